@@ -76,7 +76,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from None
     try:
-        tree = yaml.load(text, Loader=_UniqueKeyLoader)
+        tree = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         place = " ".join(str(error).split())
         raise SettingsError(f"{path}: not valid YAML: {place}") from None
@@ -93,7 +93,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not sign or not all(part for part in key.strip().split(".")):
         raise SettingsError(f"--set {text}: expected KEY=VALUE with a dotted key, such as a.b=3")
     try:
-        return key.strip(), yaml.load(value, Loader=_UniqueKeyLoader)
+        return key.strip(), yaml.load(value, Loader=_UniqueKeyLoader)  # noqa: S506
     except yaml.YAMLError:
         raise SettingsError(f"--set {text}: the value is not valid YAML") from None
 

@@ -189,6 +189,9 @@ class FederationSettings(Settings):
     )
     quorum: Fraction = Field(default=1.0, description="share of asked sites that must answer")
     round_timeout_seconds: float = Field(default=3600.0, gt=0)
+    evaluate_every: NotNegative = Field(
+        default=0, description="also measure Dice after every n-th round; 0: at the end of a cycle"
+    )
     personal: bool = Field(default=False, description="also fine-tune and score a site's own copy")
     personal_steps: Positive = 20
 
@@ -239,9 +242,7 @@ class ExperimentSettings(Settings):
     )
     bounds: tuple[Literal["site_alone", "pooled", "oracle"], ...] = ()
     bound_steps: Positive = 500
-    annotate_igniter_site: bool = Field(
-        default=False, description="also correct patches at the site that owns the central set"
-    )
+    per_case_quota: NotNegative = Field(default=0, description="most patches of a case; 0: none")
     data: DataSettings = DataSettings()
     imaging: ImagingSettings = ImagingSettings()
     model: ModelSettings = ModelSettings()
@@ -262,4 +263,51 @@ class ExperimentSettings(Settings):
             raise ValueError(f"arm name {sorted(taken)[0]!r} is reserved")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must differ, found {list(self.seeds)}")
+        return self
+
+
+# --------------------------------------------------------------------------- campaign
+
+
+class ModelSpec(Settings):
+    """Everything a site needs to rebuild the network and feed it as the coordinator means it."""
+
+    model: ModelSettings
+    imaging: ImagingSettings
+    classes: tuple[str, ...] = Field(min_length=2)
+    in_channels: Positive = 3
+
+    @property
+    def spatial_dims(self) -> int:
+        return len(self.imaging.patch_size)
+
+
+class CampaignSettings(Settings):
+    """One human-in-the-loop run over some sites: what the coordinator's state machine executes.
+
+    ``initial_model`` is a folder written by ``fedloop.models.store``; without it the campaign
+    starts from random weights and ``igniter`` must say who trains the first model.
+    """
+
+    campaign: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: NotNegative
+    spec: ModelSpec
+    training: TrainingSettings = TrainingSettings()
+    federation: FederationSettings = FederationSettings()
+    selection: SelectionSettings | None = Field(
+        default=None, description="none: ignite and evaluate only"
+    )
+    igniter: IgniterSettings | None = None
+    initial_model: Path | None = None
+    annotating_sites: tuple[str, ...] = ()
+    training_sites: tuple[str, ...] = ()
+    evaluating_sites: tuple[str, ...] = ()
+    pool_is_labelled: bool = Field(
+        default=False, description="train on the reference labels of the pool (bounds only)"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_start(self) -> CampaignSettings:
+        if self.initial_model is None and self.igniter is None:
+            raise ValueError("give `initial_model` or `igniter`")
         return self

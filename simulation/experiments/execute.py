@@ -1,0 +1,176 @@
+"""Turns one job into site folders and a campaign, and runs it on an engine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from client.site import SITE_FILE, AnnotatorSettings, SiteSettings
+from fedloop import configuration
+from fedloop.settings import (
+    CampaignSettings,
+    ExperimentSettings,
+    IgniterSettings,
+    ModelSpec,
+    SelectionSettings,
+)
+from server.app import CAMPAIGN_FILE
+from simulation.experiments.jobs import (
+    POOLED,
+    Job,
+    igniter_job,
+    model_folder,
+    path_safe,
+    seed_folder,
+)
+from simulation.experiments.world import Roles, World
+
+Progress = Callable[[str], None]
+
+
+class Engine(Protocol):
+    """Runs or resumes the campaign of a folder over some sites."""
+
+    def __call__(self, folder: Path, sites: Mapping[str, Path], *, progress: Progress) -> None: ...
+
+
+def execute(
+    job: Job,
+    settings: ExperimentSettings,
+    world: World,
+    out: Path,
+    engine: Engine,
+    *,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Run one job to its end, resuming what a killed run left; a finished one returns at once.
+
+    Raises:
+        FedloopError: whatever stopped the campaign.
+    """
+    if job.done(out):
+        return
+    folder = job.folder(out)
+    campaign = campaign_settings(job, settings, world, out)
+    sites = _write_sites(job, settings, world, out)
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration.save(campaign, folder / CAMPAIGN_FILE)
+    engine(folder, sites, progress=progress)
+    _keep_model(folder / "model", model_folder(out, job))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "done").touch()
+
+
+def campaign_steps(job: Job, settings: ExperimentSettings) -> int:
+    """How many progress reports the job's campaign makes."""
+    if job.kind != "arm":
+        return 2
+    f = settings.federation
+    evaluated = (f.rounds - 1) // f.evaluate_every if f.evaluate_every else 0
+    return f.cycles * (3 + f.rounds + evaluated)
+
+
+def model_spec(settings: ExperimentSettings, world: World) -> ModelSpec:
+    return ModelSpec(
+        model=settings.model,
+        imaging=settings.imaging,
+        classes=settings.data.classes,
+        in_channels=world.in_channels,
+    )
+
+
+def campaign_settings(
+    job: Job, settings: ExperimentSettings, world: World, out: Path
+) -> CampaignSettings:
+    """The campaign of a job. Training seeds do not depend on the arm, so arms of one seed differ
+    by their patches alone."""
+    common = CampaignSettings(
+        campaign=job.name,
+        seed=job.seed,
+        spec=model_spec(settings, world),
+        training=settings.training,
+        federation=settings.federation,
+        igniter=settings.igniter.model_copy(update={"site": world.igniter_site}),
+        evaluating_sites=tuple(world.centers),
+    )
+    bound = IgniterSettings(
+        steps=settings.bound_steps, learning_rate=settings.igniter.learning_rate
+    )
+    match job.kind:
+        case "igniter":
+            return common
+        case "pooled":
+            return common.model_copy(
+                update={"igniter": bound.model_copy(update={"site": POOLED})}
+            )
+        case "site_alone":
+            igniter = bound.model_copy(update={"site": job.site})
+            return common.model_copy(
+                update={"igniter": igniter, "evaluating_sites": (job.site,)}
+            )
+    annotating = tuple(name for name, roles in world.centers.items() if roles.pool)
+    selection = SelectionSettings(
+        strategy=job.strategy,
+        parameters=dict(job.parameters),
+        patches=max(1, job.budget // settings.federation.cycles),
+        per_case_quota=settings.per_case_quota,
+    )
+    return common.model_copy(
+        update={
+            "igniter": None,
+            "initial_model": model_folder(out, igniter_job(job.seed)),
+            "selection": selection,
+            "annotating_sites": annotating,
+            "training_sites": tuple(world.centers),
+            "evaluating_sites": tuple(world.centers),
+        }
+    )
+
+
+def _write_sites(
+    job: Job, settings: ExperimentSettings, world: World, out: Path
+) -> dict[str, Path]:
+    """``site.yaml`` of every site that takes part; sites of one seed share the pool cache."""
+    roles = dict(world.centers)
+    match job.kind:
+        case "pooled":
+            everything = sum((r.labelled + r.pool for r in world.centers.values()), ())
+            roles[POOLED] = Roles(labelled=everything, pool=(), test=())
+        case "site_alone":
+            own = world.centers[job.site]
+            roles = {job.site: Roles(labelled=own.labelled + own.pool, pool=(), test=own.test)}
+    folders = {}
+    for name, role in roles.items():
+        site = SiteSettings(
+            name=name,
+            data=world.data,
+            labelled=role.labelled,
+            pool=role.pool,
+            test=role.test,
+            annotator=AnnotatorSettings(
+                name="simulated", parameters=settings.clinician.model_dump(mode="json")
+            ),
+            study=True,
+            cache=seed_folder(out, job.seed) / "cache",
+            device=settings.device,
+            threads=1 if settings.device != "cuda" else 0,
+        )
+        folders[name] = site_folder(job, out, name)
+        folders[name].mkdir(parents=True, exist_ok=True)
+        configuration.save(site, folders[name] / SITE_FILE)
+    return folders
+
+
+def site_folder(job: Job, out: Path, site: str) -> Path:
+    return job.folder(out) / "sites" / path_safe(site)
+
+
+def _keep_model(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
