@@ -114,6 +114,8 @@ def _correction_sources(
     view = remembered_view(site, instruction.campaign, instruction.cycle)
     if view is None or agreed_share == 0:
         return found
+    if not np.array_equal(view.cell, bank.cell) or not np.array_equal(view.case, bank.case):
+        raise DataError(f"site {site.name!r}: its pool has changed since patches were selected")
     agreed = view.agreed
     rest = np.setdiff1d(np.arange(len(agreed)), index)
     rest = rest[(agreed[rest] != IGNORE).reshape(len(rest), -1).any(axis=1)]
@@ -137,7 +139,9 @@ def train_network(
     sampler = BatchSampler(sources, settings.batch_size, rng)
     loss_function = build_loss(settings.loss, len(instruction.spec.classes))
     base = settings.optimiser.learning_rate
-    optimiser = build_optimiser(settings.optimiser, network.parameters(), learning_rate=base)
+    optimiser = build_optimiser(
+        network.parameters(), settings.optimiser, learning_rate=base
+    )
     received = {n: p.detach().clone() for n, p in network.named_parameters()}
     total = torch.zeros((), device=device.torch_device)
     network.train()

@@ -72,11 +72,15 @@ def load_bank(
             owners.append(np.full(len(window.cell), index, dtype=np.int64))
     patch = imaging.patch_size
     kind = np.uint8 if imaging.intensity.kind == "rgb" else np.float32
+    case_index = _joined(owners, (), np.int64)
+    cell = _joined([w.cell for w in windows], (len(patch),), np.int64)
+    # Windows come block by block; the order of a bank is that of the grid, whatever the window.
+    order = np.lexsort([*cell.T[::-1], case_index])
     return PatchBank(
-        images=_joined([w.images for w in windows], (channels, *patch), kind),
-        labels=_joined([w.labels for w in windows], patch, np.uint8),
-        case=_joined(owners, (), np.int64),
-        cell=_joined([w.cell for w in windows], (len(patch),), np.int64),
+        images=_joined([w.images for w in windows], (channels, *patch), kind)[order],
+        labels=_joined([w.labels for w in windows], patch, np.uint8)[order],
+        case=case_index[order],
+        cell=cell[order],
         case_ids=tuple(case.case_id for case in cases),
     )
 

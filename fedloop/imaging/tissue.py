@@ -12,9 +12,13 @@ from fedloop.errors import DataError
 
 TissueKind = Literal["saturation", "bright", "all"]
 
-CHROMA_LIMITS = (0.04, 0.10)
+SATURATION_LIMITS = (0.04, 0.10)
 """Otsu's threshold splits any histogram, also that of bare glass or of a tile that is all tissue.
 Held between the colour of glass noise and that of the palest stained tissue, it stays true."""
+DENSE = 0.9
+"""Share of the light; what lets less through is no glass (an optical density of 0.046)."""
+BLACK = 0.15
+"""Share of the light below which nothing is stained tissue: pen, slide edge, unscanned parts."""
 SMOOTHING_PX = 5
 SAMPLES = 1_000_000
 
@@ -60,14 +64,17 @@ def otsu(values: NDArray[np.float32], bins: int = 256) -> float:
 
 
 def _stained(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    # Smoothed per channel before the chroma: noise of glass has colour, its local mean has none.
+    # Smoothed per channel before the saturation: noise of glass has colour, its local mean has none.
     smooth = np.stack(
         [ndimage.uniform_filter(c.astype(np.float32), SMOOTHING_PX, mode="nearest") for c in image]
     )
     relative = np.minimum(smooth / _white(smooth)[:, None, None], 1.0)
-    chroma = relative.max(axis=0) - relative.min(axis=0)
-    threshold = float(np.clip(otsu(chroma), *CHROMA_LIMITS))
-    return np.asarray(chroma > threshold)
+    brightest = relative.max(axis=0)
+    saturation = 1 - relative.min(axis=0) / np.maximum(brightest, BLACK)
+    coloured = saturation > float(np.clip(otsu(saturation), *SATURATION_LIMITS))
+    # Nuclei and pale stroma can be nearly grey, but they absorb light; glass does not.
+    dense = (saturation > SATURATION_LIMITS[0]) & (relative.mean(axis=0) < DENSE)
+    return np.asarray((coloured | dense) & (brightest > BLACK))
 
 
 def _white(smooth: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -42,15 +42,3 @@ def card_of(spec: ModelSpec, *, trained_with: str) -> ModelCard:
         spatial_dims=spec.spatial_dims,
         trained_with=trained_with,
     )
-
-
-def card_of(spec: ModelSpec, *, trained_with: str) -> ModelCard:
-    """The card of an ensemble built from ``spec``; digests are filled in when it is saved."""
-    return ModelCard(
-        model=spec.model,
-        imaging=spec.imaging,
-        classes=spec.classes,
-        in_channels=spec.in_channels,
-        spatial_dims=spec.spatial_dims,
-        trained_with=trained_with,
-    )

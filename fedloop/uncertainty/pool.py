@@ -27,17 +27,17 @@ class CaseScores:
         cell: ``(n, d)`` grid coordinates.
         scores: ``(n,)`` float32 by name (:data:`SCORES`): means over the patch's tissue voxels.
         features: ``(n, f)`` float32, bottleneck means; f = 0 where none were computed.
-        predicted: ``(n, *patch_size)`` uint8, most probable class of the ensemble mean; None
-            where masks were not kept.
+        predicted: ``(n, *patch_size)`` uint8, most probable class of the ensemble mean; of length
+            0 where masks were not kept.
         pseudo_labels: ``(n, *patch_size)`` uint8, the class all members agree on, IGNORE where
-            they do not and outside the image; None where masks were not kept.
+            they do not and outside the image; of length 0 where masks were not kept.
     """
 
     cell: NDArray[np.int64]
     scores: Mapping[str, NDArray[np.float32]]
     features: NDArray[np.float32]
-    predicted: NDArray[np.uint8] | None
-    pseudo_labels: NDArray[np.uint8] | None
+    predicted: NDArray[np.uint8]
+    pseudo_labels: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -68,13 +68,13 @@ def score_case(
     """
     parts = [_score_window(w, case, imaging, threshold, masks) for w in windows]
     if not parts:
-        return _nothing(imaging.patch_size, masks)
+        return _nothing(imaging.patch_size)
     cell = np.concatenate([part.cell for part in parts])
     order = np.lexsort(cell.T[::-1])
 
-    def joined(arrays: Iterable[NDArray[Any] | None]) -> Any:
-        given = [array for array in arrays if array is not None]
-        return np.concatenate(given)[order] if given else None
+    def joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        whole = np.concatenate(list(arrays))
+        return whole[order] if len(whole) else whole  # masks that were not kept
 
     return CaseScores(
         cell[order],
@@ -108,7 +108,9 @@ def _score_window(
     inside = inside_image(box, case.shape)
     tissue_voxels = sums(tissue[None].astype(np.float32), patch)[0]
     image_voxels = sums(inside[None].astype(np.float32), patch)[0]
-    keep = (tissue_voxels > 0) & (tissue_voxels >= imaging.min_tissue * image_voxels)
+    # In double precision, as the patch bank does: at the limit both must decide alike.
+    share = tissue_voxels.astype(np.float64) / np.maximum(image_voxels, 1)
+    keep = (tissue_voxels > 0) & (share >= imaging.min_tissue)
 
     maps = measure(window.probabilities)
     predicted = maps.mean.argmax(0).astype(np.uint8)
@@ -119,21 +121,20 @@ def _score_window(
     features = window.features
     if features is None:
         features = np.empty((0, *keep.shape), np.float32)
-    labels = None
+    kept_masks = np.empty((2, 0, *patch), np.uint8)
     if masks:
-        labels = np.where(inside, pseudo_label(window.probabilities, threshold), IGNORE)
-        labels = blocks(labels.astype(np.uint8), patch)[keep]
+        labels = np.where(inside, pseudo_label(window.probabilities, threshold), np.uint8(IGNORE))
+        kept_masks = np.stack([blocks(mask, patch)[keep] for mask in (predicted, labels)])
     return CaseScores(
         cell.astype(np.int64),
         dict(zip(SCORES, means.astype(np.float32), strict=True)),
         np.ascontiguousarray(features[:, keep].T),
-        blocks(predicted, patch)[keep] if masks else None,
-        labels,
+        *kept_masks,
     )
 
 
-def _nothing(patch: tuple[int, ...], masks: bool) -> CaseScores:
-    empty = np.empty((0, *patch), np.uint8) if masks else None
+def _nothing(patch: tuple[int, ...]) -> CaseScores:
+    empty = np.empty((0, *patch), np.uint8)
     return CaseScores(
         np.empty((0, len(patch)), np.int64),
         {name: np.empty(0, np.float32) for name in SCORES},

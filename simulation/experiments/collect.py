@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from client.annotation.store import CorrectionStore
-from client.pool import SCORES, remembered_view
+from client.pool import remembered_view
 from client.site import open_site
 from fedloop.errors import RunFolderError
 from fedloop.imaging.case import IGNORE
 from fedloop.settings import ExperimentSettings
+from fedloop.uncertainty.pool import SCORES
 from simulation.experiments.execute import site_folder
 from simulation.experiments.jobs import Job
 from simulation.experiments.world import World

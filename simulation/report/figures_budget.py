@@ -85,7 +85,7 @@ def dice_minutes(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | None
     caption = (
         f"One marker per budget ({', '.join(map(str, study.budgets))} patches). Modelled time: "
         f"{clinician.seconds_per_patch:g} s per patch and {clinician.seconds_per_1000_px:g} s per "
-        "1 000 corrected pixels; methods that pick larger lesions pay for them here."
+        "1\u202f000 corrected pixels; methods that pick larger lesions pay for them here."
     )
     return Drawing(
         "dice_minutes",
@@ -120,7 +120,7 @@ def _draw(
             axes.plot([0, x[0]], [start.mean, y[0]], color=style.colour, lw=1, alpha=0.45)
         axes.plot(x, y, color=style.colour, lw=1.8, marker=style.marker, ms=5.5, zorder=3)
         for at, point in zip(x, points, strict=True):
-            axes.plot([at, at], numbers(point.dice)[1:], color=style.colour, lw=1.3)
+            axes.plot([at, at], numbers(point.dice)[1:], color=style.colour, lw=1.3, alpha=0.7)
             rows.append((arm, point.budget, point.x, *numbers(point.dice), point.dice.seeds))
         ends.append((x[-1], y[-1], style))
     for name, estimate in _levels(study, start).items():
@@ -160,4 +160,4 @@ def _message(study: Study, curves: Mapping[str, Sequence[_Point]]) -> str:
         text += f" and {worst} the lowest ({last[worst].dice.mean:.3f})"
     if study.has(PRIMARY, BASELINE, 0):
         text += f"; uncorrected, the model has {study.estimate(PRIMARY, BASELINE, 0).mean:.3f}"
-    return text + "."
+    return text + (". One seed: no ranking." if len(study.seeds) == 1 else ".")

@@ -9,7 +9,7 @@ import numpy as np
 from simulation.report.figures import Drawing
 from simulation.report.figures_data import Study, Values, mean_of
 from simulation.report.figures_dots import HEADER, Panel, dot_panels
-from simulation.report.figures_style import WIDE, ArmStyle
+from simulation.report.figures_style import ArmStyle
 from simulation.report.runfolder import BASELINE
 
 EMPTY = "negative"
@@ -24,17 +24,17 @@ def dice_centers(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing:
         values = _per_arm(study, lambda a, b, c=center: study.values("dice_global", a, b, c))  # type: ignore[misc]
         title = f"{center} (igniter)" if center == igniter else center
         panels.append(Panel(title, values, "Dice"))
-    figure, rows = dot_panels(panels, styles, width=_width(len(panels)))
+    figure, rows = dot_panels(panels, styles)
     return Drawing(
         "dice_centers",
         "Dice per center",
         _center_message(study),
-        f"Global Dice with {study.top} patches per site; baseline and bounds as references. "
-        "Small points: one per seed; large marker and bar: their mean and 95 % interval.",
+        f"Global Dice with {study.top} patches per site; baseline and bounds as references."
+        f"{_points(study)}",
         figure,
         HEADER,
         rows,
-        wide=len(panels) > 2,
+        wide=True,
     )
 
 
@@ -52,7 +52,7 @@ def dice_categories(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | N
             panels.append(Panel(category, values, label, shared=category != EMPTY))
     if not panels:
         return None
-    figure, rows = dot_panels(panels, styles, width=_width(len(panels)))
+    figure, rows = dot_panels(panels, styles)
     caption = f"Mean over the test cases of a category, {study.top} patches per site."
     if EMPTY in study.categories:
         caption += (
@@ -67,7 +67,7 @@ def dice_categories(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | N
         figure,
         HEADER,
         rows,
-        wide=len(panels) > 2,
+        wide=True,
     )
 
 
@@ -85,7 +85,7 @@ def dice_classes(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | None
             panels.append(Panel(name, values, "Dice per case"))
     if not panels:
         return None
-    figure, rows = dot_panels(panels, styles, width=_width(len(panels)))
+    figure, rows = dot_panels(panels, styles)
     return Drawing(
         "dice_classes",
         "Dice per class",
@@ -94,12 +94,14 @@ def dice_classes(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | None
         figure,
         HEADER,
         rows,
-        wide=len(panels) > 2,
+        wide=True,
     )
 
 
-def _width(panels: int) -> float:
-    return WIDE if panels > 2 else WIDE / 2 - 0.15
+def _points(study: Study) -> str:
+    if len(study.seeds) == 1:
+        return " One seed: one point, no interval."
+    return " Small points: one per seed; large marker and bar: their mean and 95 % interval."
 
 
 def _per_arm(study: Study, of: Callable[[str, int], Values]) -> dict[str, Values]:

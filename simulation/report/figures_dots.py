@@ -85,7 +85,7 @@ def _draw(
         rows.append((panel.title, arm, "", mean, low, high))
     axes.set_title(shorten(panel.title, 30))
     axes.set_xlabel(panel.xlabel)
-    axes.grid(axis="y", visible=False)
+    axes.yaxis.grid(visible=True, linewidth=0.5)
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=5)
     axes.spines["left"].set_visible(False)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from simulation.report.figures import Drawing
@@ -19,6 +20,7 @@ RAMP = LinearSegmentedColormap.from_list("doubt", ["#e9e4f7", "#a493dc", "#5b3fb
 """One hue, light to dark: used for uncertainty and counts, never for a class."""
 
 BINS = 10
+PER_BIN = 15
 FEW = 10
 """Below this many patches no correlation is worth drawing."""
 
@@ -45,6 +47,8 @@ def uncertainty_dice(study: Study) -> Drawing | None:
     if error:
         rows += _draw(grid[1], scored, "error_px", linear=False)
         grid[1].set(xlabel="uncertainty (UGA)", ylabel="wrong pixels + 1")
+        # Plain numbers: mathematics is switched off, because names come from users' files.
+        grid[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         grid[1].set_title(f"all patches: {_rho(error)}")
     return Drawing(
         "uncertainty_dice",
@@ -99,7 +103,8 @@ def _draw(axes: Axes, patches: Table, outcome: str, *, linear: bool) -> list[tup
 
 def _quantile_bins(x: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
     """Bins with equally many patches; fewer where values repeat."""
-    edges = np.unique(np.quantile(x, np.linspace(0, 1, BINS + 1)))
+    bins = int(np.clip(len(x) // PER_BIN, 2, BINS))
+    edges = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)))
     place = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, max(len(edges) - 2, 0))
     return [place == index for index in np.unique(place)]
 
@@ -116,8 +121,8 @@ def _message(only: CorrelationTable, error: CorrelationTable | None) -> str:
         strength = "strongly" if abs(rho) >= 0.6 else "moderately" if abs(rho) >= 0.3 else "weakly"
         sense = "lower" if rho < 0 else "higher"
         text = (
-            f"Where prediction and reference meet, uncertain patches have {strength} {sense} Dice "
-            f"(Spearman {rho:+.2f})"
+            f"Where prediction and reference meet, uncertain patches have {strength} {sense} "
+            f"Dice (Spearman {rho:+.2f})"
         )
         text = text.replace("-", "−")
         if (low := only.overall.low) is not None and (high := only.overall.high) is not None:
@@ -136,11 +141,11 @@ def _caption(study: Study, patches: Table, defined: Table, both: CorrelationTabl
     by_center = ", ".join(f"{name} {_short(c.rho)}" for name, c in both.by_center.items())
     text = (
         f"The igniter's predictions on the pools of {study.center_words}. Darker: more patches "
-        "(log scale); line: means of ten equally full bins. Of "
+        "(log scale); line: means of equally full bins. Of "
         f"{len(patches):,} patches, {len(patches) - len(defined):,} have foreground in neither "
         "prediction nor reference, where Dice is undefined; in "
-        f"{len(missed):,} Dice is 0, of which {predicted:,} hold predicted foreground that meets no "
-        "reference (mostly false positives only). Dice is blind to how large those are, so they "
+        f"{len(missed):,} Dice is 0, of which {predicted:,} hold predicted foreground that meets "
+        "no reference (mostly false positives only). Dice is blind to how large those are, so they "
         "are left out on the left and counted by their wrong pixels on the right. "
         f"With them, {_rho(both)}"
     )

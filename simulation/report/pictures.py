@@ -24,7 +24,7 @@ CLASS_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9
 """Okabe-Ito; from the eighth class on they repeat, each with its name in the caption."""
 
 PANELS = ("image", "reference", "before", "after", "uncertainty")
-SIDE_PX = 300
+SIDE_PX = 280
 """Longest side of a panel in the page: the figure must stay small enough to be mailed."""
 
 IGNORE = 255
@@ -185,7 +185,7 @@ def load_picture(picture: Picture) -> Loaded:
 
 
 def _thin(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average blocks of ``step`` x ``step`` pixels; the border is repeated to fill the last ones."""
+    """Average blocks of ``step`` x ``step`` pixels; the last ones repeat the border."""
     height, width = (-(-size // step) for size in image.shape[:2])
     padding = ((0, height * step - image.shape[0]), (0, width * step - image.shape[1]), (0, 0))
     whole = np.pad(image, padding, mode="edge").reshape(height, step, width, step, 3)

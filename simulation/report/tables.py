@@ -26,7 +26,7 @@ class HtmlTable:
 
 def result_tables(study: Study, compared: Sequence[tuple[int, Comparison]]) -> list[HtmlTable]:
     """Dice by arm and budget, paired differences, per center, further outcomes."""
-    tables = [dice_table(study), *difference_tables(study, compared), center_table(study)]
+    tables = [dice_table(study), *difference_tables(compared), center_table(study)]
     further = outcome_table(study)
     return [table for table in (*tables, further) if table.rows and len(table.header) > 1]
 
@@ -48,7 +48,7 @@ def dice_table(study: Study) -> HtmlTable:
     return HtmlTable("Dice by method and budget", note, header, rows[:place] + arms + rows[place:])
 
 
-def difference_tables(study: Study, compared: Sequence[tuple[int, Comparison]]) -> list[HtmlTable]:
+def difference_tables(compared: Sequence[tuple[int, Comparison]]) -> list[HtmlTable]:
     """Paired differences against each reference that was run."""
     tables = []
     for reference in dict.fromkeys(c.reference for _, c in compared):

@@ -138,7 +138,7 @@ def _compared(study: Study) -> str:
     per = f" in each of {cycles} cycles" if cycles > 1 else ""
     verb = "were compared" if number > 1 else "was tried"
     return (
-        f"{ways} to choose the patches a clinician corrects ({names or 'none finished yet'}) {verb} "
+        f"{ways} to choose the patches a clinician corrects ({names or 'none yet'}) {verb} "
         f"on {data_words(study.settings)}: {_count(len(study.centers), 'center')}, "
         f"{_count(tests, 'test case')}, {_count(len(study.seeds), 'seed')}, {budgets} patches per "
         f"site{per}."
@@ -174,30 +174,41 @@ def interval(found: Any) -> str:
 
 
 def _against(
-    study: Study, compared: Sequence[tuple[int, Comparison]], strategy: str, words: str
+    study: Study, compared: Sequence[tuple[int, Comparison]], strategy: str, title: str
 ) -> str:
     """One sentence or two on how the arms stand against a reference."""
     reference = study.reference(strategy)
     groups: dict[Verdict, dict[str, list[str]]] = {}
     for budget, comparison in compared:
         if comparison.reference == reference:
+            said = verdict(comparison)
             change = comparison.difference.describe(signed=True).split(" (")[0]
-            group = groups.setdefault(verdict(comparison), {})
-            group.setdefault(comparison.arm, []).append(f"{change} at {budget}")
+            # A long list of numbers that show nothing would bury those that do; the table has all.
+            words = f"{budget}" if said == "no difference shown" else f"{change} at {budget}"
+            groups.setdefault(said, {}).setdefault(comparison.arm, []).append(words)
     if not groups:
         return ""
-    named = words if reference == strategy else f"{words} ({reference})"
+    named = title if reference == strategy else f"{title} ({reference})"
     better = _listed(groups.get("better", {}))
     text = f"Better than {named}: {better}." if better else f"No method is shown to beat {named}."
     if worse := _listed(groups.get("worse", {})):
         text += f" Worse: {worse}."
-    if undecided := _listed(groups.get("no difference shown", {})):
+    undecided = _undecided(groups.get("no difference shown", {}), len(study.budgets))
+    if undecided:
         text += f" No difference shown: {undecided}."
     return text
 
 
 def _listed(group: dict[str, list[str]]) -> str:
     return "; ".join(f"{arm} ({', '.join(changes)})" for arm, changes in group.items())
+
+
+def _undecided(group: dict[str, list[str]], budgets: int) -> str:
+    """Names, with the budgets only where not all are meant."""
+    return ", ".join(
+        arm if len(found) == budgets else f"{arm} (at {_and(found)})"
+        for arm, found in group.items()
+    )
 
 
 def _and(names: Sequence[str]) -> str:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from fedloop.errors import ModelError
-from fedloop.models.card import ModelCard
+from fedloop.models.card import ModelCard, card_of
 from fedloop.models.registry import build_network
 from fedloop.models.store import load_card, load_ensemble, load_members, save_ensemble
 from fedloop.models.weights import state_arrays
-from fedloop.settings import ImagingSettings, ModelSettings
+from fedloop.settings import ImagingSettings, ModelSettings, ModelSpec
 
 torch.set_num_threads(1)
 
@@ -111,3 +111,10 @@ def test_no_model_and_no_members(tmp_path: Path) -> None:
         load_card(tmp_path)
     with pytest.raises(ModelError, match="at least one member"):
         save_ensemble(tmp_path, [], CARD)
+
+
+def test_card_of_a_campaign_says_what_its_spec_says() -> None:
+    spec = ModelSpec(
+        model=CARD.model, imaging=CARD.imaging, classes=CARD.classes, in_channels=CARD.in_channels
+    )
+    assert card_of(spec, trained_with=CARD.trained_with) == CARD

@@ -97,8 +97,6 @@ def test_equals_a_loop_over_patches(shape: tuple[int, ...], patch: tuple[int, ..
         predicted = maps.mean.argmax(0)
         foreground = (predicted[inside.slices][tissue] > 0).mean()
         assert scores.scores["foreground"][i] == pytest.approx(foreground, abs=1e-6)
-        assert scores.predicted is not None
-        assert scores.pseudo_labels is not None
         assert (scores.predicted[i] == predicted[box.slices]).all()
         outside = np.ones(patch, np.bool_)
         outside[tuple(slice(0, n) for n in inside.size)] = False
@@ -114,8 +112,8 @@ def equal(a: CaseScores, b: CaseScores) -> bool:
         np.array_equal(a.cell, b.cell)
         and all(np.allclose(a.scores[n], b.scores[n], atol=1e-6) for n in SCORES)
         and np.array_equal(a.features, b.features)
-        and np.array_equal(a.predicted, b.predicted)  # type: ignore[arg-type]
-        and np.array_equal(a.pseudo_labels, b.pseudo_labels)  # type: ignore[arg-type]
+        and np.array_equal(a.predicted, b.predicted)
+        and np.array_equal(a.pseudo_labels, b.pseudo_labels)
     )
 
 
@@ -154,6 +152,5 @@ def test_nothing_and_no_masks() -> None:
         for w in windows(case, imaging, probabilities, 2)
     ]
     scores = score_case(plain, case, imaging, masks=False)
-    assert scores.predicted is None
-    assert scores.pseudo_labels is None
+    assert scores.predicted.shape == scores.pseudo_labels.shape == (0, 8, 8)
     assert scores.features.shape == (len(scores), 0)

@@ -84,7 +84,7 @@ def _settings(fake: Fake) -> ExperimentSettings:
         "budgets": list(fake.budgets),
         "arms": arms,
         "bounds": list(fake.bounds),
-        "data": {"classes": list(fake.classes)},
+        "data": {"classes": list(fake.classes), "synthetic": {"shift": 0.6}},
     }
     return load(ExperimentSettings, changes={**changes, **fake.changes})
 
