@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Times per example are not what these tests are about, and shared machines are uneven.
+settings.register_profile("fedloop", deadline=None, database=None)
+settings.load_profile("fedloop")
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ class SlideCase:
                 f"{self.image_path} was scanned at {max(native):.4g} microns per pixel, "
                 f"imaging.mpp {self.mpp:g} is finer: raise imaging.mpp"
             )
-        # Scanners write 0.2499 for 0.25: within one per mille the levels themselves are read.
+        # Scanners write 0.2499 or 0.499: within one per cent the levels themselves are read.
         rows, columns = (self.mpp / value for value in native)
         return _snapped(rows), _snapped(columns)
 
@@ -205,4 +205,4 @@ class SlideCase:
 
 def _snapped(downsample: float) -> float:
     nearest = float(2 ** round(np.log2(downsample)))
-    return nearest if abs(downsample / nearest - 1) < 1e-3 else downsample
+    return nearest if abs(downsample / nearest - 1) < 0.01 else downsample

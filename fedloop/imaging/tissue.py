@@ -64,7 +64,7 @@ def otsu(values: NDArray[np.float32], bins: int = 256) -> float:
 
 
 def _stained(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    # Smoothed per channel before the saturation: noise of glass has colour, its local mean has none.
+    # Smoothed before the saturation: noise of glass has colour, its local mean has none.
     smooth = np.stack(
         [ndimage.uniform_filter(c.astype(np.float32), SMOOTHING_PX, mode="nearest") for c in image]
     )

@@ -62,7 +62,9 @@ def save_drawing(drawing: Drawing, folder: Path) -> str:
         # The layout is settled by the first save; settling it again would only cost time.
         drawing.figure.set_layout_engine("none")
         png = folder / f"{drawing.name}.png"
-        drawing.figure.savefig(png, dpi=150, metadata={"Software": None})
+        drawing.figure.savefig(
+            png, dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 3}
+        )
     text = svg.getvalue()
     (folder / f"{drawing.name}.svg").write_text(text, encoding="utf-8")
     with (folder / f"{drawing.name}.csv").open("w", encoding="utf-8", newline="") as stream:
@@ -79,7 +81,9 @@ def inline_svg(text: str, name: str) -> str:
     head, rest = body.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', head)
     head = f'<svg {box.group(0) if box else ""} aria-hidden="true" focusable="false">'
-    rest = re.sub(r'\bid="', f'id="{name}-', rest)
+    # Ids nothing refers to are dropped: matplotlib repeats those of equal images.
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', rest))
+    rest = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", rest)
     rest = rest.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     for colour, variable in THEMED.items():
         rest = rest.replace(f": {colour}", f": var({variable})")

@@ -109,7 +109,7 @@ def _draw(
     start = study.estimate(PRIMARY, BASELINE, 0) if study.has(PRIMARY, BASELINE, 0) else None
     rows: list[tuple[Any, ...]] = []
     ends: list[tuple[float, float, ArmStyle]] = []
-    shifts = np.linspace(-1, 1, len(curves)) * dodge if len(curves) > 1 else [0.0]
+    shifts = np.linspace(-1, 1, len(curves)) * dodge if len(curves) > 1 else [0.0] * len(curves)
     for (arm, points), shift in zip(curves.items(), shifts, strict=True):
         if not points:
             continue

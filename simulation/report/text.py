@@ -40,7 +40,8 @@ DEFINITIONS = {
     "Baseline": "The igniter: the model as trained on the first site's labels, before any "
     "correction.",
     "Bounds": "Site alone: each site trains on its own labels. Pooled: one model on all sites' "
-    "labels, which a federation exists to avoid. Oracle: patches chosen by their true error.",
+    "labels, which a federation exists to avoid. Oracle: patches chosen by their true error, which "
+    "only a simulation knows.",
     "95 % interval": "Student's t over seeds, after averaging the centers of each seed: centers of "
     "one seed share an igniter and are no independent repetitions.",
     "Paired difference": "Arm less reference within the same seed and center; p from a paired "

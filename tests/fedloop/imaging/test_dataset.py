@@ -137,11 +137,10 @@ def test_camelyon17_by_its_patients(camelyon):
 
 def test_a_slide_neither_annotated_nor_negative(camelyon):
     (camelyon / "annotations/patient_041_node_0.xml").unlink()
-    with pytest.raises(DataError, match="missing label: case patient_041_node_0 .*`negative`"):
+    with pytest.raises(DataError, match=r"missing label: case patient_041_node_0 .*`negative`"):
         opened(camelyon, SLIDES)
-    imaging = SLIDES
     data = DataSettings(root=camelyon)
-    case = open_dataset(data, imaging, require_labels=False).cases[-1]
+    case = open_dataset(data, SLIDES, require_labels=False).cases[-1]
     assert not case.has_label
 
 
@@ -375,7 +374,8 @@ def test_real_nuclei(real_data):
     dataset = opened(real_data / "monuseg", min_cases_per_center=3)
     assert sum(map(len, dataset.centers.values())) == 44
     assert "other" in dataset.centers
-    assert set(dataset.split.values()) == {"train", "test"}
+    assert len(dataset.split) == 44
+    assert set(dataset.split.values()) == {"train", "val", "test"}
 
 
 @pytest.mark.realdata

@@ -95,5 +95,5 @@ def test_a_table_that_splits_a_patient():
 
 
 def test_one_case_names_the_remedy():
-    with pytest.raises(DataError, match="center 'x' has 1 case.*min_cases_per_center"):
+    with pytest.raises(DataError, match=r"center 'x' has 1 case.*min_cases_per_center"):
         deal(dataset({"a": ""}), seed=0, test_fraction=0.5)

@@ -247,7 +247,8 @@ def test_statistics_are_those_of_tissue(slide):
 def test_real_slides(real_data):
     slides = real_data / "slides"
     case = SlideCase("a", "x", slides / "cmu_small_region.svs", mpp=2.0)
-    assert case.shape == (740, 553)
+    assert case.shape == (741, 555), "0.499 microns times 4 is meant by 2.0"
+    assert case.resolution.mpp == pytest.approx((1.996, 1.996))
     tissue = case.read_tissue(whole(case))
     assert 0.3 < tissue.mean() < 0.45
     assert not tissue[:100, :100].all()

@@ -129,9 +129,11 @@ def test_a_method_that_does_not_beat_random_is_said_not_to(tmp_path: Path) -> No
 
 
 def test_a_large_gain_is_found(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", Fake(seeds=range(8), gains={**STRATEGIES, "uga": -0.2}))
+    run = write_run(
+        tmp_path / "run", Fake(seeds=range(8), gains={**STRATEGIES, "uga": -0.2}, pictures=False)
+    )
     text, _ = read_page(build_report([run], tmp_path / "out"))
-    assert re.search(r"Better than random: default \(\+0\.\d+ ± 0\.\d+ at 5", text)
+    assert re.search(r"Better than random: .*default \(\+0\.\d+ ± 0\.\d+ at 5", text)
     assert re.search(r"Worse: uga \(−0\.\d+", text)
     assert "only large differences" not in text
 
@@ -142,8 +144,17 @@ def test_unfinished_run_says_so(tmp_path: Path) -> None:
     assert "half had not ended" in text
 
 
+def test_a_run_with_the_baseline_alone_has_a_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", Fake(pictures=False, skip=("rounds.csv", "selections.csv")))
+    path = run / "metrics.csv"
+    kept = [line for line in path.read_text().splitlines() if line.startswith(("arm", "baseline"))]
+    path.write_text("\n".join(kept) + "\n")
+    text, _ = read_page(build_report([run], tmp_path / "out"))
+    assert "none yet" in text
+
+
 def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", Fake())
+    run = write_run(tmp_path / "run", Fake(arms=("random", "uga")))
     pages = [build_report([run], tmp_path / name) for name in ("a", "b")]
     assert pages[0].read_bytes() == pages[1].read_bytes()
     for path in (tmp_path / "a" / "figures").iterdir():
@@ -152,7 +163,9 @@ def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_arms_and_seeds_of_several_runs_are_merged(tmp_path: Path) -> None:
     arms = [("random", "foreground_random"), ("uga", "anchors_doubt")]
-    runs = [write_run(tmp_path / f"run{i}", Fake(arms=a)) for i, a in enumerate(arms)]
+    runs = [
+        write_run(tmp_path / f"run{i}", Fake(arms=a, pictures=False)) for i, a in enumerate(arms)
+    ]
     runs.append(write_run(tmp_path / "seed1", Fake(arms=arms[0] + arms[1], seeds=(1,))))
     text, outline = read_page(build_report(runs, tmp_path / "out"))
     assert "4 ways" in text
@@ -166,7 +179,7 @@ def test_arms_and_seeds_of_several_runs_are_merged(tmp_path: Path) -> None:
 
 def test_runs_with_other_settings_have_sections(tmp_path: Path) -> None:
     runs = [
-        write_run(tmp_path / f"steps{steps}", Fake(changes={"bound_steps": steps}))
+        write_run(tmp_path / f"steps{steps}", Fake(changes={"bound_steps": steps}, pictures=False))
         for steps in (100, 200)
     ]
     text, outline = read_page(build_report(runs, tmp_path / "out"))
@@ -202,6 +215,7 @@ def test_a_large_report_is_built_in_time(tmp_path: Path) -> None:
         centers=[f"center_{i}" for i in range(5)],
         arms=tuple(STRATEGIES)[:8],
         patches=300,
+        pictures=False,
     )
     run = write_run(tmp_path / "run", fake)
     start = time.process_time()

@@ -36,7 +36,7 @@ def edit(path: Path, line: int, text: str) -> None:
         ("rounds.csv", 2, "uga,0,0,5,1,1,a,0.5,x,1,1,", "line 2, column 'examples': found 'x'"),
         ("patches.csv", 2, "0,a,b,0-0,,0,0,0,0,,0", "line 2, column 'uga': found ''"),
         ("selections.csv", 2, "uga", "line 2: 1 cells, 13 expected"),
-        ("run.json", 1, "{", "run.json: line 1, column"),
+        ("run.json", 1, '{"command" 3}', "run.json: line 1, column"),
         ("run.json", 1, '{"command": 3}', "run.json: key 'command'"),
         ("settings.yaml", 1, "nmae: x", "settings.yaml: unknown key 'nmae'"),
         ("pictures/pictures.json", 1, '[{"seed": "a"}]', "pictures.json: key '0.seed'"),
