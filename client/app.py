@@ -21,7 +21,7 @@ from flwr.clientapp import ClientApp
 from client.evaluation import evaluate
 from client.networks import norm_arrays
 from client.selection import select
-from client.site import Site, open_site
+from client.site import LOG_FILE, Site, open_site
 from client.training import train
 from fedloop.errors import SettingsError
 from fedloop.models.device import choose_device
@@ -163,9 +163,10 @@ def _log_locally(folder: Path, kind: str, error: Exception) -> None:
     """Details for the hospital's IT, in the site's own folder."""
     text = "".join(traceback.format_exception(error))
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
+    summary = " ".join(str(error).split()) or type(error).__name__
     try:
-        with (folder / "site.log").open("a", encoding="utf-8") as stream:
-            stream.write(f"{stamp} {kind} failed\n{text}\n")
+        with (folder / LOG_FILE).open("a", encoding="utf-8") as stream:
+            stream.write(f"{stamp} {kind} failed\n{text}ERROR {summary}\n")
     except OSError:
         log.exception("the site's log cannot be written")
 

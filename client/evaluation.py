@@ -86,7 +86,8 @@ def count_case(
 ) -> tuple[Counts, int]:
     """Counts of one case and its number of tissue voxels, window by window.
 
-    Windows without tissue are not predicted and count as background.
+    Glass is background: windows without tissue are not predicted at all, and in the others what
+    is predicted outside tissue does not count.
     """
     classes = len(spec.classes)
     predictions = {
@@ -111,7 +112,9 @@ def count_case(
         if predicted is None:
             predicted = np.zeros(box.size, np.uint8)
         else:
-            tissue += int(np.count_nonzero(case.read_tissue(box)))
+            shown = case.read_tissue(box)
+            predicted[~shown] = 0
+            tissue += int(np.count_nonzero(shown))
         parts.append(count(predicted, reference, classes))
     return total(parts, classes), tissue
 

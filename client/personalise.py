@@ -14,8 +14,8 @@ from client.site import Site
 from client.training import train_network, training_sources
 from fedloop import seeds
 from fedloop.errors import WireError
-from fedloop.models.device import Device
 from fedloop.models.card import card_of
+from fedloop.models.device import Device
 from fedloop.models.store import save_ensemble
 from fedloop.models.weights import state_arrays
 from fedloop.records import Arrays, EvaluateInstruction, TrainInstruction

@@ -16,7 +16,7 @@ from torch import nn
 
 from client.ranking.base import Pool
 from client.site import Site
-from fedloop.errors import DataError
+from fedloop.errors import DataError, SelectionError
 from fedloop.imaging.case import IGNORE, Case
 from fedloop.imaging.geometry import Grid
 from fedloop.imaging.intensity import normaliser
@@ -127,7 +127,12 @@ def _compute(
         scored = score_case(
             windows, case, spec.imaging, threshold=instruction.pseudo_label_threshold
         )
-        parts.append(_part(site, case, number, scored, len(spec.classes), spec.imaging.patch_size))
+        if len(scored):  # a case without tissue has no patches, and no width of features either
+            parts.append(
+                _part(site, case, number, scored, len(spec.classes), spec.imaging.patch_size)
+            )
+    if not parts:
+        raise SelectionError(f"site {site.name!r}: no patch of its pool shows enough tissue")
     return PoolView(
         **{
             key: np.concatenate([part[key] for part in parts], axis=1 if key == "scores" else 0)
@@ -202,7 +207,7 @@ def _read(path: Path) -> PoolView | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return PoolView(**{field.name: stored[field.name] for field in fields(PoolView)})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         # A missing or torn cache entry is computed again; it holds nothing else.
         return None
 

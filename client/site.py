@@ -23,6 +23,7 @@ from fedloop.imaging.case import Case
 from fedloop.settings import DataSettings, ImagingSettings, Settings
 
 SITE_FILE = "site.yaml"
+LOG_FILE = "site.log"
 BANKS_KEPT = 24
 """Patch banks kept in memory per process; arms of an experiment share a site's images."""
 
@@ -73,7 +74,7 @@ class Site:
 
     @property
     def log_file(self) -> Path:
-        return self.folder / "site.log"
+        return self.folder / LOG_FILE
 
     def cases(self, role: str, imaging: ImagingSettings) -> tuple[Case, ...]:
         """The cases of ``labelled``, ``pool`` or ``test``, in the order of ``site.yaml``.

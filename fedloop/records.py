@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 
 from fedloop.errors import WireError
 from fedloop.settings import (
+    CampaignName,
     ModelSpec,
     NotNegative,
     Positive,
@@ -58,16 +60,35 @@ METRICS: Mapping[str, frozenset[str]] = {
 }
 """Scalars a site may send, by message type. Adding one is a decision, not a convenience."""
 
-_MEMBER = re.compile(r"^member\.(\d{1,3})$")
+_MEMBER = re.compile(r"member\.(0|[1-9][0-9]{0,2})", re.ASCII)
 
+
+MAX_METRIC = 1e15
+"""Larger than any honest count, far below where sums of floats lose it or overflow."""
+
+_NUMPY_MAGIC = b"\x93NUMPY"
+_NUMPY_ERRORS = (
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    SyntaxError,  # its header is parsed as a Python literal
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
 
 # --------------------------------------------------------------------------- instructions
 
 
 class Step(Settings):
-    """Which moment of which campaign an instruction belongs to."""
+    """Which moment of which campaign an instruction belongs to.
 
-    campaign: str
+    The campaign's name becomes a file name at the site, so it can hold no path.
+    """
+
+    campaign: CampaignName
     seed: NotNegative
     cycle: NotNegative = 0
     round: NotNegative = 0
@@ -152,12 +173,14 @@ def decode_instruction(kind: type[I], content: RecordDict) -> tuple[I, tuple[Arr
         raise WireError("message without an instruction record")
     if unknown := sorted(set(record) - {"schema", "body"}):
         raise WireError(f"instruction: unknown key {unknown[0]!r}")
+    if not isinstance(record.get("body"), str):
+        raise WireError("instruction: key 'body' must be a text")
     if record.get("schema") != SCHEMA:
         raise WireError(
             f"instruction: schema version {record.get('schema')!r}, this site speaks {SCHEMA}; "
             "install the same fedloop version at coordinator and site"
         )
-    if unknown := sorted(k for k in content if k != "instruction" and not _MEMBER.match(k)):
+    if unknown := sorted(k for k in content if k != "instruction" and not _MEMBER.fullmatch(k)):
         raise WireError(f"message: unknown record {unknown[0]!r}")
     try:
         instruction = kind.model_validate_json(str(record["body"]))
@@ -260,6 +283,9 @@ def _check_metrics(record: object, kind: str, who: str) -> None:
             raise WireError(f"{who}: metric {name!r} is not on the allow-list of {kind!r}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise WireError(f"{who}: metric {name!r} must be one number, not a list")
+        # An infinite count of examples would make the whole average NaN.
+        if not abs(value) <= MAX_METRIC:
+            raise WireError(f"{who}: metric {name!r} must be a finite number")
 
 
 def _check_arrays(record: object, schema: ArraySchema, key: str, who: str) -> None:
@@ -305,7 +331,7 @@ def _put_members(content: RecordDict, members: Sequence[Arrays]) -> None:
 
 
 def _take_members(content: RecordDict, who: str) -> tuple[Arrays, ...]:
-    numbers = sorted(int(m.group(1)) for key in content if (m := _MEMBER.match(key)))
+    numbers = sorted(int(m.group(1)) for key in content if (m := _MEMBER.fullmatch(key)))
     if numbers != list(range(len(numbers))):
         raise WireError(f"{who}: member records must be numbered from 0, found {numbers}")
     members = []
@@ -322,7 +348,10 @@ def _take_members(content: RecordDict, who: str) -> tuple[Arrays, ...]:
 def _array_values(array: Array, what: str) -> NDArray[Any]:
     if array.stype != "numpy.ndarray":
         raise WireError(f"{what} has serialisation type {array.stype!r}, expected 'numpy.ndarray'")
+    # Anything else that NumPy can open (a zip, a pickle) is no array.
+    if not array.data.startswith(_NUMPY_MAGIC):
+        raise WireError(f"{what} cannot be read as a NumPy array")
     try:
         return array.numpy()
-    except (ValueError, OSError, EOFError) as error:
+    except _NUMPY_ERRORS as error:
         raise WireError(f"{what} cannot be read as a NumPy array") from error

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+CampaignName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=128)]
+"""Also the name of folders, at the coordinator and at every site."""
 
 
 class Settings(BaseModel):
@@ -187,6 +189,12 @@ class FederationSettings(Settings):
         default="uniform",
         description="how a site counts in the average: all equal, or by its training examples",
     )
+    central_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="how much a site that trains on its own labels alone (the owner of the "
+        "central set) counts, compared with a site that trains on corrections",
+    )
     quorum: Fraction = Field(default=1.0, description="share of asked sites that must answer")
     round_timeout_seconds: float = Field(default=3600.0, gt=0)
     evaluate_every: NotNegative = Field(
@@ -261,8 +269,12 @@ class ExperimentSettings(Settings):
             raise ValueError(f"arm names must differ, found {names}")
         if taken := {"baseline", "oracle", "pooled", "site_alone"} & set(names):
             raise ValueError(f"arm name {sorted(taken)[0]!r} is reserved")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must differ, found {list(self.seeds)}")
+        if sum(arm.strategy == "oracle_error" for arm in self.arms) > 1:
+            raise ValueError("at most one arm may use the strategy 'oracle_error'")
+        for name in ("seeds", "budgets"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} must differ, found {list(values)}")
         return self
 
 
@@ -289,7 +301,7 @@ class CampaignSettings(Settings):
     starts from random weights and ``igniter`` must say who trains the first model.
     """
 
-    campaign: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    campaign: CampaignName
     seed: NotNegative
     spec: ModelSpec
     training: TrainingSettings = TrainingSettings()

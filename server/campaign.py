@@ -17,8 +17,8 @@ from flwr.serverapp import Grid
 
 from fedloop import seeds
 from fedloop.errors import RoundError
-from fedloop.models.registry import build_network
 from fedloop.models.card import card_of
+from fedloop.models.registry import build_network
 from fedloop.models.store import load_members, save_ensemble
 from fedloop.models.weights import norm_names, state_arrays
 from fedloop.records import (
@@ -96,7 +96,7 @@ class Campaign:
         )
         if s.igniter is not None:
             self._step("ignite", self._ignite)
-        if s.evaluating_sites:
+        if s.evaluating_sites and s.igniter is not None:
             self._step("evaluate-0", lambda: self._evaluate(0))
         if s.selection is not None:
             for cycle in range(1, s.federation.cycles + 1):
@@ -191,9 +191,12 @@ class Campaign:
 
     def _weigh(self, reply: Reply) -> float:
         examples = reply.metrics.get("examples", 0.0)
-        if self.settings.federation.weighting == "examples":
-            return examples
-        return 1.0 if examples > 0 else 0.0
+        f = self.settings.federation
+        if not examples > 0:
+            return 0.0
+        central = not reply.metrics.get("corrected_patches", 0.0)
+        weight = examples if f.weighting == "examples" else 1.0
+        return weight * (f.central_weight if central else 1.0)
 
     def _select(self, cycle: int) -> None:
         s = self.settings
@@ -295,10 +298,9 @@ class Campaign:
 
     def _checkpoint(self, name: str) -> None:
         self.store.save_weights(name, self._members, self._states)
-        self._state.checkpoint = name
-        # The step's own _finish writes the state; older checkpoints go only after it is safe, so
-        # pruning looks at what the state on disk still names.
-        self.store.prune(name)
+        on_disk, self._state.checkpoint = self._state.checkpoint, name
+        # The step's own _finish writes the state: until then the one on disk names the old weights.
+        self.store.prune(name, on_disk)
 
     def _load_members(self) -> None:
         s = self.settings

@@ -110,16 +110,18 @@ class CheckpointStore:
             raise RunFolderError(f"{folder}: damaged checkpoint: {error}") from None
         if not members:
             raise RunFolderError(f"{folder}: the checkpoint is missing")
+        if len(members) != len(list(folder.glob("strategy_*.safetensors"))):
+            raise RunFolderError(f"{folder}: damaged checkpoint: a member is missing")
         return members, states
 
-    def prune(self, current: str) -> None:
-        """Remove all but the newest checkpoints, never the current one."""
+    def prune(self, *current: str | None) -> None:
+        """Remove all but the newest checkpoints, never one that is named."""
         folder = self.folder / "checkpoints"
         found = sorted(
             (p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime_ns
         )
         for old in found[: -self.keep]:
-            if old.name != current:
+            if old.name not in current:
                 shutil.rmtree(old, ignore_errors=True)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloop.errors import DataError
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    RuntimeError,  # a zip that says it is encrypted, or of an unknown compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise for damaged files."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS selections (
@@ -60,7 +74,10 @@ class Correction:
 
 @dataclass(frozen=True)
 class Counts:
-    """What may be told to the coordinator about one cycle."""
+    """What may be told to the coordinator about one cycle.
+
+    ``corrected_px`` counts the newest version of each item, ``seconds`` the work on all of them.
+    """
 
     selected: int
     corrected: int
@@ -76,8 +93,17 @@ class CorrectionStore:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
+        path = self.folder / "store.sqlite"
+        try:
+            with self._connect(path) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise DataError(f"{path}: the store of corrections failed: {error}") from error
+
+    @contextmanager
+    def _connect(self, path: Path) -> Iterator[sqlite3.Connection]:
         (self.folder / "masks").mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.folder / "store.sqlite", timeout=30)) as connection:
+        with closing(sqlite3.connect(path, timeout=30)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
@@ -174,6 +200,8 @@ class CorrectionStore:
                 f"{mask.shape}, the patch has {item.predicted.shape}"
             )
         with self._open() as db:
+            # Two readers of one item must not count the same versions and share a file name.
+            db.execute("BEGIN IMMEDIATE")
             number = db.execute(
                 "SELECT COUNT(*) FROM versions WHERE item=?", (item.item_id,)
             ).fetchone()[0]
@@ -209,7 +237,8 @@ class CorrectionStore:
                 "SELECT COUNT(*) FROM items WHERE campaign=? AND cycle=?", (campaign, cycle)
             ).fetchone()[0]
             row = db.execute(
-                "SELECT COUNT(DISTINCT item), COALESCE(SUM(corrected_px),0), "
+                "SELECT COUNT(DISTINCT item), COALESCE(SUM(corrected_px * (id IN "
+                "(SELECT MAX(id) FROM versions GROUP BY item))),0), "
                 "COALESCE(SUM(seconds),0) FROM versions WHERE item IN "
                 "(SELECT id FROM items WHERE campaign=? AND cycle=?)",
                 (campaign, cycle),
@@ -226,6 +255,7 @@ class CorrectionStore:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
+        _sync(target.parent)
 
     def _read_mask(self, name: str) -> NDArray[np.uint8]:
         path = self.folder / "masks" / name
@@ -233,5 +263,14 @@ class CorrectionStore:
             with np.load(path, allow_pickle=False) as stored:
                 mask: NDArray[np.uint8] = stored["mask"]
                 return mask
-        except (OSError, ValueError, KeyError) as error:
+        except _UNREADABLE as error:
             raise DataError(f"{path}: a stored mask cannot be read: {error}") from None
+
+
+def _sync(folder: Path) -> None:
+    """Flush a folder's entries: a rename alone can be lost with the power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

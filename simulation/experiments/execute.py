@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from client.site import SITE_FILE, AnnotatorSettings, SiteSettings
+from client.site import LOG_FILE, SITE_FILE, AnnotatorSettings, SiteSettings
 from fedloop import configuration
+from fedloop.errors import RoundError
 from fedloop.settings import (
     CampaignSettings,
     ExperimentSettings,
@@ -57,19 +58,27 @@ def execute(
     sites = _write_sites(job, settings, world, out)
     folder.mkdir(parents=True, exist_ok=True)
     configuration.save(campaign, folder / CAMPAIGN_FILE)
-    engine(folder, sites, progress=progress)
+    try:
+        engine(folder, sites, progress=progress)
+    except RoundError as error:
+        raise RoundError(f"{error}{_from_site_logs(sites)}") from None
     _keep_model(folder / "model", model_folder(out, job))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     (folder / "done").touch()
 
 
-def campaign_steps(job: Job, settings: ExperimentSettings) -> int:
-    """How many progress reports the job's campaign makes."""
-    if job.kind != "arm":
-        return 2
-    f = settings.federation
-    evaluated = (f.rounds - 1) // f.evaluate_every if f.evaluate_every else 0
-    return f.cycles * (3 + f.rounds + evaluated)
+def _from_site_logs(sites: Mapping[str, Path]) -> str:
+    """What failed sites wrote in their own logs: a coordinator in the field could not read it."""
+    found = []
+    for name, folder in sites.items():
+        try:
+            lines = (folder / LOG_FILE).read_text(encoding="utf-8").split("\n")
+        except OSError:
+            continue
+        errors = [line for line in lines if line.startswith("ERROR ")]
+        if errors:
+            found.append(f"; log of site {name}: {errors[-1].removeprefix('ERROR ')}")
+    return "".join(found)
 
 
 def model_spec(settings: ExperimentSettings, world: World) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ BASELINE = "baseline"
 ORACLE = "oracle"
 POOLED = "pooled"
 SITE_ALONE = "site_alone"
+ORACLE_STRATEGY = "oracle_error"
+
+LONGEST_NAME = 80
+"""Characters of a center's name in a folder name; file systems end at 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,17 @@ class Job:
 
 
 def path_safe(name: str) -> str:
-    """A center's name as part of a folder name; centers are named by users' files."""
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else f".{ord(c):x}." for c in name)
-    return safe if safe.strip(".") else f"site.{safe}"
+    """A center's name as part of a folder name; centers are named by users' files.
+
+    Different names stay different: only escapes hold a dot, and long names end with their digest.
+    """
+    safe = "".join(
+        c if c.isascii() and (c.isalnum() or c in "-_") else f".{ord(c):x}." for c in name
+    )
+    if len(safe) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        safe = f"{safe[:LONGEST_NAME]}..{digest}"
+    return safe or "site."
 
 
 def seed_folder(out: Path, seed: int) -> Path:
@@ -80,10 +93,10 @@ def plan_jobs(settings: ExperimentSettings, seed: int, centers: Sequence[str]) -
     """All jobs of one seed; the igniter first, since the arms start from it."""
     jobs = [igniter_job(seed)]
     arms = list(settings.arms)
-    if ORACLE in settings.bounds:
-        arms.append(ArmSettings(name="largest_error", strategy="oracle_error"))
+    if ORACLE in settings.bounds and not any(arm.strategy == ORACLE_STRATEGY for arm in arms):
+        arms.append(ArmSettings(name="largest_error", strategy=ORACLE_STRATEGY))
     for arm in arms:
-        name = ORACLE if arm.strategy == "oracle_error" else arm.name
+        name = ORACLE if arm.strategy == ORACLE_STRATEGY else arm.name
         jobs += [
             Job(
                 kind="arm",

@@ -21,9 +21,13 @@ def exclusive(out: Path) -> Iterator[None]:
     """Hold the run folder; waits a little for the workers of a killed run to notice and end.
 
     Raises:
-        RunFolderError: another simulation works in the folder.
+        RunFolderError: another simulation works in the folder, or it cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".lock").touch()
+    except OSError as error:
+        raise RunFolderError(f"{out}: cannot be written: {error.strerror}") from None
     with (out / ".lock").open("a") as stream:
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
@@ -54,7 +58,7 @@ def exclusive(out: Path) -> Iterator[None]:
 
 def hold_as_worker(out: Path) -> None:
     """Called in a worker process: keep the folder's worker lock, and end when the parent does."""
-    stream = (out / ".workers").open("a")  # noqa: SIM115 - held until the process ends
+    stream = (out / ".workers").open("a")
     fcntl.flock(stream, fcntl.LOCK_SH)
     parent = os.getppid()
 

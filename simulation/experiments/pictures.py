@@ -129,11 +129,12 @@ def _draw(
     first, last = predict(before).mean(axis=0), predict(after)
     mean = last.mean(axis=0)
     box = Box((0,) * len(case.shape), case.shape)
+    tissue = case.read_tissue(box)
     layers = {
         "reference": case.read_label(box),
-        "before": first.argmax(axis=0).astype(np.uint8),
-        "after": mean.argmax(axis=0).astype(np.uint8),
-        "uncertainty": entropy(mean).astype(np.float16),
+        "before": (first.argmax(axis=0) * tissue).astype(np.uint8),
+        "after": (mean.argmax(axis=0) * tissue).astype(np.uint8),
+        "uncertainty": (entropy(mean) * tissue).astype(np.float16),
     }
     image = case.read(box)
     if image.ndim == 4:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,8 @@ from simulation.experiments.execute import Engine, execute
 from simulation.experiments.jobs import Job
 from simulation.experiments.lock import hold_as_worker
 from simulation.experiments.world import World, open_world
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 OnStep = Callable[[Job, str], None]
 
@@ -50,6 +53,9 @@ def run_parallel(plan: Plan, jobs: Sequence[Job], workers: int, on_step: OnStep)
     Raises:
         FedloopError: the first failure; jobs that are running are ended, complete steps stay.
     """
+    for name in THREAD_VARIABLES:
+        # Read when a worker loads its libraries: one thread each, or workers fight for the cores.
+        os.environ.setdefault(name, "1")
     context = multiprocessing.get_context("spawn")
     queue: SimpleQueue[tuple[Job, str] | None] = context.SimpleQueue()
     listener = Thread(target=_listen, args=(queue, on_step), daemon=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -15,11 +16,13 @@ from typing import Any
 
 from client.ranking.registry import build_strategy as build_query_strategy
 from fedloop import configuration
-from fedloop.errors import RunFolderError
+from fedloop.errors import FedloopError, RunFolderError
 from fedloop.models.device import choose_device
+from fedloop.models.registry import build_network
 from fedloop.settings import ExperimentSettings
 from simulation.engines import inprocess
 from simulation.experiments.collect import collect
+from simulation.experiments.execute import model_spec
 from simulation.experiments.jobs import Job, plan_jobs
 from simulation.experiments.lock import exclusive
 from simulation.experiments.pictures import draw_pictures
@@ -82,10 +85,17 @@ def simulate(
     device = choose_device(settings.device)
     reporter.say(device.message)
     with exclusive(out):
+        fresh = not (out / SETTINGS_FILE).exists()
         earlier = _claim(settings, out, resume=resume)
         started, clock = datetime.now(UTC), time.monotonic()
         workers = _workers(settings, engine, on_gpu=device.is_cuda)
-        worlds = _prepare(settings, out, workers, reporter)
+        try:
+            worlds = _prepare(settings, out, workers, reporter)
+            _check_model(settings, worlds[settings.seeds[0]])
+        except FedloopError:
+            if fresh:
+                _unclaim(out)
+            raise
         jobs = [job for s in settings.seeds for job in plan_jobs(settings, s, [*worlds[s].centers])]
         record = functools.partial(
             run_record,
@@ -141,6 +151,26 @@ def _claim(settings: ExperimentSettings, out: Path, *, resume: bool) -> float:
         )
     configuration.save(settings, path)
     return 0.0
+
+
+def _unclaim(out: Path) -> None:
+    """Undo :func:`_claim` of a run that could not start, so that the mended one needs no other
+    folder; a folder that was claimed held nothing else."""
+    (out / SETTINGS_FILE).unlink()
+    shutil.rmtree(out / "data", ignore_errors=True)
+
+
+def _check_model(settings: ExperimentSettings, world: World) -> None:
+    """Fail on a network that cannot be built before the run is claimed."""
+    spec = model_spec(settings, world)
+    build_network(
+        spec.model,
+        spatial_dims=spec.spatial_dims,
+        in_channels=spec.in_channels,
+        classes=len(spec.classes),
+        patch_size=spec.imaging.patch_size,
+        seed=0,
+    )
 
 
 def _difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:

@@ -12,12 +12,14 @@ from fedloop.errors import DataError, SettingsError
 from fedloop.imaging.dataset import Dataset, check, open_dataset
 from fedloop.imaging.deal import deal
 from fedloop.settings import DataSettings, ExperimentSettings
+from simulation.experiments.jobs import POOLED
 from simulation.synthetic import finish, is_finished, slide_plan, write_slide
 
 Count = Callable[[int, int], None]
 """Progress callback: done, total."""
 
 SYNTHETIC_IGNITER = "RUMC"
+LONGEST_CENTER = 128
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def open_world(settings: ExperimentSettings, out: Path, seed: int) -> World:
             f"{dataset.root}: only one center ({next(iter(dataset.centers))!r}); a federation needs "
             "two or more: set data.virtual_sites=N to deal its cases to N virtual sites"
         )
+    _check_center_names(dataset)
     igniter = _igniter_site(settings, dataset)
     notes: list[str] = []
     centers: dict[str, Roles] = {}
@@ -128,6 +131,20 @@ def _igniter_site(settings: ExperimentSettings, dataset: Dataset) -> str:
             )
         return wanted
     return max(sorted(dataset.centers), key=lambda name: len(dataset.centers[name]))
+
+
+def _check_center_names(dataset: Dataset) -> None:
+    for name in dataset.centers:
+        if len(name) > LONGEST_CENTER:
+            raise DataError(
+                f"{dataset.root}: the center name {name[:40]!r}... has {len(name)} characters, "
+                f"allowed are {LONGEST_CENTER}"
+            )
+        if name == POOLED:
+            raise DataError(
+                f"{dataset.root}: a center cannot be named {POOLED!r}, the bound that trains on "
+                "all of them: rename it"
+            )
 
 
 def _channels(dataset: Dataset) -> int:

@@ -41,7 +41,7 @@ def dice_budget(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing:
             for b in budgets
             if study.has(PRIMARY, arm, b)
         ]
-        for arm in study.arms
+        for arm in _curved(study)
     }
     figure = new_figure(*HALF)
     axes = figure.subplots()
@@ -63,7 +63,7 @@ def dice_budget(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing:
 def dice_minutes(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | None:
     """The same Dice against modelled minutes per site; None where no minutes were recorded."""
     curves: dict[str, list[_Point]] = {}
-    for arm in study.arms:
+    for arm in _curved(study):
         for budget in study.budgets:
             if study.has(PRIMARY, arm, budget) and study.has("minutes", arm, budget):
                 minutes = study.estimate("minutes", arm, budget).mean
@@ -75,7 +75,9 @@ def dice_minutes(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | None
     axes = figure.subplots()
     axes.set_xlabel("clinician's minutes per site (modelled)")
     rows = _draw(axes, study, curves, styles, dodge=0.0)
-    costs = {arm: points[-1].x for arm, points in curves.items()}
+    costs = {arm: points[-1].x for arm, points in curves.items() if arm in study.arms}
+    if not costs:
+        return None
     dearest, cheapest = max(costs, key=costs.__getitem__), min(costs, key=costs.__getitem__)
     clinician = study.settings.clinician
     message = (
@@ -118,7 +120,8 @@ def _draw(
         y = [point.dice.mean for point in points]
         if start:
             axes.plot([0, x[0]], [start.mean, y[0]], color=style.colour, lw=1, alpha=0.45)
-        axes.plot(x, y, color=style.colour, lw=1.8, marker=style.marker, ms=5.5, zorder=3)
+        marker, line = ("s", "--") if arm in study.bounds else (style.marker, "-")
+        axes.plot(x, y, color=style.colour, lw=1.8, marker=marker, ls=line, ms=5.5, zorder=3)
         for at, point in zip(x, points, strict=True):
             axes.plot([at, at], numbers(point.dice)[1:], color=style.colour, lw=1.3, alpha=0.7)
             rows.append((arm, point.budget, point.x, *numbers(point.dice), point.dice.seeds))
@@ -138,18 +141,24 @@ def _levels(study: Study, start: Estimate | None) -> dict[str, Estimate]:
     """The baseline and the bounds: what an arm's curve lies between."""
     levels = {BASELINE: start} if start else {}
     for bound, budget in study.bounds.items():
-        levels[bound] = study.estimate(PRIMARY, bound, budget)
+        if budget == 0 and study.has(PRIMARY, bound, 0):
+            levels[bound] = study.estimate(PRIMARY, bound, 0)
     return levels
 
 
+def _curved(study: Study) -> list[str]:
+    """The arms, and the bounds that take corrections too (the oracle)."""
+    return [*study.arms, *(name for name, budget in study.bounds.items() if budget)]
+
+
 def _start_words(study: Study, curves: Mapping[str, Sequence[_Point]]) -> str:
-    bounds = [name.replace("_", " ") for name in study.bounds]
+    bounds = [name.replace("_", " ") for name, budget in study.bounds.items() if not budget]
     lines = f" Horizontal lines: {', '.join(['baseline', *bounds])}." if curves else ""
     return lines + " Markers are moved sideways a little so that intervals do not hide each other."
 
 
 def _message(study: Study, curves: Mapping[str, Sequence[_Point]]) -> str:
-    last = {arm: points[-1] for arm, points in curves.items() if points}
+    last = {arm: points[-1] for arm, points in curves.items() if points and arm in study.arms}
     if not last:
         return "No arm has a Dice at any budget yet."
     order = sorted(last, key=lambda arm: -last[arm].dice.mean)

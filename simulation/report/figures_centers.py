@@ -127,8 +127,9 @@ def _center_message(study: Study) -> str:
         return "No center can be compared with the uncorrected model."
     mean = {center: float(np.mean(list(of.values()))) for center, of in gains.items()}
     best, worst = max(mean, key=mean.__getitem__), min(mean, key=mean.__getitem__)
-    text = f"Averaged over the methods, correction changes Dice most at {best} ({mean[best]:+.3f})"
+    text = f"Averaged over the methods, correction raises Dice most at {best} ({mean[best]:+.3f})"
     text += f" and least at {worst} ({mean[worst]:+.3f})." if worst != best else "."
+    text = text.replace("(-", "(−")
     if losers := [center for center, of in gains.items() if min(of.values()) < 0]:
         text += f" At least one method ends below the uncorrected model at: {', '.join(losers)}."
     return text

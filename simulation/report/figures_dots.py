@@ -55,7 +55,8 @@ def dot_panels(
         low = min(axes.get_xlim()[0] for axes in shared)
         high = max(axes.get_xlim()[1] for axes in shared)
         for axes in shared:
-            axes.set_xlim(low, high)
+            # A panel's own margin can vanish in the joint range and cut its outermost marker.
+            axes.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
     for axes in grid[:, 0]:
         axes.set_yticks(range(len(arms)), [shorten(styles[arm].label) for arm in arms])
         axes.set_ylim(len(arms) - 0.4, -0.6)

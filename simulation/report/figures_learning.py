@@ -71,20 +71,26 @@ def learning_curve(study: Study, styles: Mapping[str, ArmStyle]) -> Drawing | No
 
 
 def bytes_per_round(study: Study) -> Drawing | None:
-    """Mean bytes each site received and sent in a round."""
-    if study.rounds is None or not len(study.rounds):
+    """Mean bytes each site received and sent in a training round."""
+    if study.rounds is None:
         return None
-    sites = study.rounds.distinct("site")
+    # The igniter and the bounds train at one place, and round 0 only evaluates and selects.
+    federated = np.isin(study.rounds["arm"], study.arms) & (study.rounds["round"] > 0)
+    rounds = study.rounds.take(federated)
+    if not len(rounds):
+        return None
+    sites = rounds.distinct("site")
     figure = new_figure(HALF[0], 1.1 + 0.42 * max(len(sites), 2))
     axes = figure.subplots()
     rows = []
     for place, site in enumerate(sites):
-        rounds = study.rounds.where(site=site)
-        received = float(rounds["bytes_in"].mean()) / MEGABYTE
-        sent = float(rounds["bytes_out"].mean()) / MEGABYTE
+        own = rounds.where(site=site)
+        # Counted by the coordinator: what comes in there is what the site sent.
+        sent = float(own["bytes_in"].mean()) / MEGABYTE
+        received = float(own["bytes_out"].mean()) / MEGABYTE
         axes.barh(place - 0.18, received, 0.3, color=PALETTE[0])
         axes.barh(place + 0.18, sent, 0.3, color=PALETTE[1])
-        rows.append((site, received * MEGABYTE, sent * MEGABYTE, len(rounds)))
+        rows.append((site, received * MEGABYTE, sent * MEGABYTE, len(own)))
         for y, value in ((place - 0.18, received), (place + 0.18, sent)):
             axes.text(value, y, f" {value:.3g}", va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(sites)), [shorten(site) for site in sites])
@@ -92,17 +98,19 @@ def bytes_per_round(study: Study) -> Drawing | None:
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("MB per round")
-    axes.set_title("received (upper bar) and sent (lower bar)", color=MUTED, fontsize=8.5)
+    axes.set_title(
+        "to the site (upper bar) and from the site (lower bar)", color=MUTED, fontsize=8.5
+    )
     total = sum(row[1] + row[2] for row in rows) / MEGABYTE
     return Drawing(
         "bytes_per_round",
         "Bytes per site and round",
         f"A round moves {total:.3g} MB in all between the coordinator and {len(sites)} "
         f"{'site' if len(sites) == 1 else 'sites'}, both directions together.",
-        "Mean over rounds, seeds and methods; 1 MB is 10⁶ bytes. Model weights and scalar "
+        "Mean over training rounds, seeds and methods; 1 MB is 10⁶ bytes. Model weights and scalar "
         "metrics only: no image, mask or patch travels.",
         figure,
-        ("site", "bytes_in", "bytes_out", "rounds"),
+        ("site", "bytes_to_site", "bytes_from_site", "rounds"),
         rows,
     )
 
@@ -112,8 +120,8 @@ def _by_round(rounds: Table, measure: str) -> tuple[NDArray[np.int64], NDArray[n
     rounds = rounds.take(np.isfinite(rounds[measure]))
     if not len(rounds):
         return np.empty(0, np.int64), np.empty(0)
-    length = int(rounds["round"].max()) + int(rounds["round"].min() == 0)
-    number = (rounds["cycle"] - rounds["cycle"].min()) * length + rounds["round"]
+    # The start is written as round 0, in cycle 0 or 1.
+    number = np.maximum(rounds["cycle"] - 1, 0) * rounds["round"].max() + rounds["round"]
     x, place = np.unique(number, return_inverse=True)
     return x, np.bincount(place, weights=rounds[measure]) / np.bincount(place)
 

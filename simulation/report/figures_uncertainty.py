@@ -54,7 +54,7 @@ def uncertainty_dice(study: Study) -> Drawing | None:
         "uncertainty_dice",
         "Uncertainty against patch quality",
         _message(only, error),
-        _caption(study, patches, defined, both),
+        _caption(patches, defined, both),
         figure,
         ("panel", "uga_mean", "mean", "patches"),
         rows,
@@ -135,12 +135,12 @@ def _message(only: CorrelationTable, error: CorrelationTable | None) -> str:
     return text
 
 
-def _caption(study: Study, patches: Table, defined: Table, both: CorrelationTable) -> str:
+def _caption(patches: Table, defined: Table, both: CorrelationTable) -> str:
     missed = defined.take(defined["dice"] == 0)
     predicted = int((missed["foreground"] > 0).sum())
     by_center = ", ".join(f"{name} {_short(c.rho)}" for name, c in both.by_center.items())
     text = (
-        f"The igniter's predictions on the pools of {study.center_words}. Darker: more patches "
+        f"The igniter's predictions on the pools of {_pools(patches)}. Darker: more patches "
         "(log scale); line: means of equally full bins. Of "
         f"{len(patches):,} patches, {len(patches) - len(defined):,} have foreground in neither "
         "prediction nor reference, where Dice is undefined; in "
@@ -150,6 +150,11 @@ def _caption(study: Study, patches: Table, defined: Table, both: CorrelationTabl
         f"With them, {_rho(both)}"
     )
     return text + (f"; by center: {by_center}." if len(both.by_center) > 1 else ".")
+
+
+def _pools(patches: Table) -> str:
+    centers = patches.distinct("center")
+    return str(centers[0]) if len(centers) == 1 else f"{len(centers)} centers"
 
 
 def _short(rho: float | None) -> str:

@@ -114,7 +114,9 @@ def _plans(fake: Fake) -> Iterator[tuple[str, float, int]]:
     """(arm, gain over the baseline, budget)."""
     yield "baseline", 0.0, 0
     for bound in fake.bounds:
-        yield bound, {"site_alone": 0.15, "pooled": 0.35, "oracle": 0.2}[bound], 0
+        gain = {"site_alone": 0.15, "pooled": 0.35, "oracle": 0.2}[bound]
+        for budget in fake.budgets if bound == "oracle" else (0,):
+            yield bound, gain, budget
     for arm in fake.arms:
         for budget in fake.budgets:
             yield _name(arm), 0.13 + fake.gains[arm] + 0.003 * budget, budget
@@ -162,6 +164,7 @@ def _rounds(fake: Fake, rng: np.random.Generator) -> Iterator[list[Any]]:
         for arm, gain, budget in _plans(fake):
             if not budget:
                 continue
+            yield [arm, seed, 0, budget, 0, 0, "coordinator", "", 0, 0, 0, 0.4]
             for index in range(1, 9):
                 for site in fake.centers:
                     loss = 0.9 * np.exp(-index / 4) + 0.3 - gain / 3 + rng.normal(0, 0.02)
