@@ -38,7 +38,7 @@ class Source:
         positive = ((self.labels > 0) & (self.labels != IGNORE)).any(axis=axes)
         if positive.all() or not positive.any():
             return None
-        return np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
+        return np.asarray(np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum()))
 
 
 def batch_counts(sources: Sequence[Source], batch_size: int) -> list[int]:

@@ -224,7 +224,8 @@ def _validate(model: type[Model], layers: Sequence[Layer]) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A mistyped key first: that the right one is missing follows from it.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         more = len(error.errors()) - 1
         text = f"{_culprit(model, layers, first)}: {_describe(model, first)}"
         raise SettingsError(text + (f" (and {more} more)" if more else "")) from None
@@ -234,7 +235,10 @@ def _culprit(model: type[BaseModel], layers: Sequence[Layer], wanted: Any) -> st
     """Source of the first layer with which the error appears and stays."""
 
     def same(error: Any) -> bool:
-        return all(repr(error[key]) == repr(wanted[key]) for key in ("type", "loc", "input"))
+        if any(error[key] != wanted[key] for key in ("type", "loc", "msg")):
+            return False
+        # A whole section is the input of rules between its keys: other keys may come later.
+        return isinstance(wanted["input"], Mapping) or repr(error["input"]) == repr(wanted["input"])
 
     tree: Mapping[str, Any] = {}
     for source, layer in layers:
@@ -269,6 +273,8 @@ def _describe(model: type[BaseModel], error: Any) -> str:
             )
             hint = f"; did you mean {near[0]!r}?" if near else ""
             return f"key {key!r}: found {_shown(found)}, allowed: {allowed}{hint}"
+        case "missing":
+            return f"key {key!r} is required"
         case "value_error":
             return f"key {key!r}: {error['ctx']['error']}"
         case _:

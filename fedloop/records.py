@@ -326,7 +326,7 @@ def payload_bytes(content: RecordDict) -> int:
 def _put_members(content: RecordDict, members: Sequence[Arrays]) -> None:
     for k, arrays in enumerate(members):
         content[f"member.{k}"] = ArrayRecord(
-            {name: Array(np.ascontiguousarray(values)) for name, values in arrays.items()}
+            {name: Array(np.asarray(values, order="C")) for name, values in arrays.items()}
         )
 
 

@@ -34,7 +34,7 @@ class EngineName(StrEnum):
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.", show_default=False)]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. federation.rounds=4."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. federation.rounds=4."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]

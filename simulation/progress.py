@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,10 +19,8 @@ from rich.progress import (
 )
 
 from fedloop.settings import ExperimentSettings
+from simulation.experiments.estimate import WorkEstimate
 from simulation.experiments.jobs import Job
-
-SCORING_COST = 0.5
-"""A selection or evaluation, in units of one site's training round of the default length."""
 
 
 class Reporter:
@@ -44,67 +43,60 @@ class Reporter:
     @contextmanager
     def count(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """A step with countable parts; yields ``progress(done, total)``."""
-        with self._progress(MofNCompleteColumn()) as bar:
+        with self._progress(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     @contextmanager
     def jobs(
-        self, settings: ExperimentSettings, jobs: Sequence[Job], todo: Sequence[Job]
+        self,
+        settings: ExperimentSettings,
+        jobs: Sequence[Job],
+        todo: Sequence[Job],
+        *,
+        workers: int,
     ) -> Iterator[Callable[[Job, str], None]]:
-        """The campaigns; yields ``on_step(job, step)``. Time left follows the estimated work of
-        what is missing, not the number of steps, since an igniter costs more than a round."""
-        total = sum(_job_cost(job, settings) for job in todo)
-        skipped = len(jobs) - len(todo)
-        if skipped:
+        """The campaigns; yields ``on_step(job, step)``. The time left is learnt from the steps
+        seen so far, kind by kind, since an igniter takes far longer than a round."""
+        if skipped := len(jobs) - len(todo):
             self.say(f"{skipped} of {len(jobs)} campaigns are complete already")
-        with self._progress(TaskProgressColumn()) as bar:
-            task = bar.add_task(f"{len(todo)} campaigns", total=total)
+        estimate = WorkEstimate(settings, todo, workers=workers, now=time.monotonic())
+        with self._progress(TaskProgressColumn(), TextColumn("{task.fields[left]}")) as bar:
+            task = bar.add_task(f"{len(todo)} campaigns", total=1.0, left="")
 
             def on_step(job: Job, step: str) -> None:
+                estimate.finished(job, step, now=time.monotonic())
                 bar.update(
                     task,
-                    advance=_step_cost(step, job, settings),
+                    completed=estimate.share,
                     description=f"seed {job.seed} {job.name}: {step}",
+                    left=_clock(estimate.seconds_left),
                 )
 
             yield on_step
-            bar.update(task, completed=total, description=f"{len(todo)} campaigns")
+            bar.update(task, completed=1.0, description=f"{len(todo)} campaigns", left="")
 
-    def _progress(self, column: MofNCompleteColumn | TaskProgressColumn) -> Progress:
+    def _progress(
+        self,
+        column: MofNCompleteColumn | TaskProgressColumn,
+        left: TextColumn | TimeRemainingColumn,
+    ) -> Progress:
         return Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<44.44}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=24),
             column,
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            left,
             console=self.console,
             disable=self.quiet,
         )
 
 
-def _job_cost(job: Job, settings: ExperimentSettings) -> float:
-    if job.kind != "arm":
-        return sum(_step_cost(step, job, settings) for step in ("ignite", "evaluate-0"))
-    f = settings.federation
-    steps = ["select-1", "corrected-1", *("round-1-1",) * f.rounds, "evaluate-1"]
-    if f.evaluate_every:
-        steps += ["evaluate-1-1"] * ((f.rounds - 1) // f.evaluate_every)
-    return f.cycles * sum(_step_cost(step, job, settings) for step in steps)
-
-
-def _step_cost(step: str, job: Job, settings: ExperimentSettings) -> float:
-    """Work of one step in training steps of one member; rough, but in proportion."""
-    per_round = float(settings.federation.steps_per_round)
-    match step.split("-")[0]:
-        case "ignite":
-            steps = settings.igniter.steps if job.kind == "igniter" else settings.bound_steps
-            return float(steps)
-        case "round":
-            return per_round * 5
-        case "select" | "evaluate":
-            return SCORING_COST * 5 * 5 * 2
-        case _:
-            return 0.0
+def _clock(seconds: float) -> str:
+    """``about 3 min left``: an estimate should not look like a measurement."""
+    if seconds < 60:
+        return "under 1 min left"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min left"
+    return f"about {seconds / 3600:.1f} h left"

@@ -85,7 +85,8 @@ class FedAdagrad(_FedOpt):
     Parameters = FedAdagradParameters
 
     def second_moment(self, v: NDArray[Any], delta_squared: NDArray[Any]) -> NDArray[Any]:
-        return v + delta_squared
+        moment: NDArray[Any] = v + delta_squared
+        return moment
 
 
 class FedAvgM(Strategy[FedAvgMParameters]):

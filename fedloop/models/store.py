@@ -119,7 +119,7 @@ def _member_file(index: int, digest: str) -> str:
 
 def _write_member(folder: Path, index: int, arrays: Mapping[str, NDArray[Any]]) -> str:
     # safetensors stores raw memory: a transposed view would come back scrambled.
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     digest = hashlib.sha256(content).hexdigest()
     path = folder / _member_file(index, digest)
     temporary = path.with_name(path.name + ".tmp")

@@ -11,6 +11,7 @@ from fedloop.errors import EgressError, FedloopError, WireError
 from fedloop.records import ArraySchema, check_content
 
 MAX_REASON = 160
+MAX_NAME = 64
 _UNSAFE = re.compile(r"[^A-Za-z0-9 _.,:;'()\[\]=/-]")
 
 
@@ -37,7 +38,10 @@ def safe_reason(error: Exception, site: str) -> str:
     """
     code = error.code if isinstance(error, FedloopError) else "internal"
     if isinstance(error, WireError):
-        return _UNSAFE.sub("?", f"{code}: {error}")[:MAX_REASON]
-    return f"{code}: site {site!r} could not carry out the request; details are in its own log"
+        text = f"{code}: {error}"
+    else:
+        name = site[:MAX_NAME]
+        text = f"{code}: site {name!r} could not carry out the request; details are in its own log"
+    return _UNSAFE.sub("?", text)[:MAX_REASON]
 
 

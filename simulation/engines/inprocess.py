@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import SITE_FOLDER_KEY
+from client.app import ERROR_CODE, SITE_FOLDER_KEY
 from client.app import app as site_app
 from server.app import make_app
 
@@ -99,9 +99,9 @@ class InProcessGrid(Grid):
         context = self._contexts[message.metadata.dst_node_id]
         try:
             return self._app(message, context)
-        except ValueError as error:
-            # A message type the ClientApp has no function for, as a SuperNode would report it.
-            return Message(Error(code=2, reason=str(error)), reply_to=message)
+        except Exception as error:  # what a SuperNode makes of it, and in its words
+            reason = f"{type(error)}:<'{error}'>"
+            return Message(Error(code=ERROR_CODE, reason=reason), reply_to=message)
 
 
 def run_campaign(

@@ -1,1 +1,1 @@
-"""Experiments: which campaigns to run, on which sites, and how their numbers become a run folder."""
+"""Experiments: which campaigns run on which sites, and how their numbers become a run folder."""

@@ -27,19 +27,11 @@ from fedloop.uncertainty.pool import SCORES
 from simulation.experiments.execute import site_folder
 from simulation.experiments.jobs import Job
 from simulation.experiments.world import World
+from simulation.report.runfolder import COLUMNS
 
 Row = dict[str, Any]
 
-METRICS_COLUMNS = "arm seed center case category cycle budget metric value".split()
-ROUNDS_COLUMNS = (
-    "arm seed draw budget cycle round site loss examples bytes_in bytes_out dice_global".split()
-)
-PATCHES_COLUMNS = (
-    "seed center case cell uga entropy mutual_information anchor foreground dice error_px".split()
-)
-SELECTIONS_COLUMNS = (
-    "arm seed draw budget cycle center case cell order score reason corrected_px foreground_px"
-).split()
+METRICS_KEY = COLUMNS["metrics.csv"].split()[:-1]
 
 CASE_METRICS = ("dice", "precision", "recall", "fp_share")
 CENTER_METRICS = ("dice_global", "dice_case_mean", "dice_personal")
@@ -49,17 +41,17 @@ def collect(
     settings: ExperimentSettings, worlds: Mapping[int, World], jobs: Sequence[Job], out: Path
 ) -> None:
     """Write ``metrics.csv``, ``rounds.csv``, ``patches.csv`` and ``selections.csv`` of a run."""
-    _write(out / "metrics.csv", METRICS_COLUMNS, _metrics(settings, worlds, jobs, out))
+    _write(out / "metrics.csv", _metrics(settings, worlds, jobs, out))
     rounds = (row for job in jobs for row in _rounds(job, out))
-    _write(out / "rounds.csv", ROUNDS_COLUMNS, rounds)
-    _write(out / "patches.csv", PATCHES_COLUMNS, _patches(settings, worlds, jobs, out))
+    _write(out / "rounds.csv", rounds)
+    _write(out / "patches.csv", _patches(settings, worlds, jobs, out))
     selections = (
         row
         for job in jobs
         if job.kind == "arm"
         for row in _selections(job, worlds[job.seed], settings, out)
     )
-    _write(out / "selections.csv", SELECTIONS_COLUMNS, selections)
+    _write(out / "selections.csv", selections)
 
 
 # --------------------------------------------------------------------------- metrics
@@ -76,7 +68,7 @@ def _metrics(
     for key, values in groups.items():
         known = [value for value in values if not math.isnan(value)]
         yield {
-            **dict(zip(METRICS_COLUMNS[:-1], key, strict=True)),
+            **dict(zip(METRICS_KEY, key, strict=True)),
             "value": float(np.mean(known)) if known else math.nan,
         }
 
@@ -200,9 +192,7 @@ def _patches(
                 }
 
 
-def _selections(
-    job: Job, world: World, settings: ExperimentSettings, out: Path
-) -> Iterator[Row]:
+def _selections(job: Job, world: World, settings: ExperimentSettings, out: Path) -> Iterator[Row]:
     for center, roles in world.centers.items():
         if not roles.pool:
             continue
@@ -234,8 +224,9 @@ def _cell(cell: Iterable[Any]) -> str:
     return " ".join(str(int(c)) for c in cell)
 
 
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write a CSV atomically; NaN becomes an empty cell."""
+def _write(path: Path, rows: Iterable[Row]) -> None:
+    """Write a CSV atomically with the columns the report expects; NaN becomes an empty cell."""
+    columns = COLUMNS[path.name].split()
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns)

@@ -111,14 +111,10 @@ def campaign_settings(
         case "igniter":
             return common
         case "pooled":
-            return common.model_copy(
-                update={"igniter": bound.model_copy(update={"site": POOLED})}
-            )
+            return common.model_copy(update={"igniter": bound.model_copy(update={"site": POOLED})})
         case "site_alone":
             igniter = bound.model_copy(update={"site": job.site})
-            return common.model_copy(
-                update={"igniter": igniter, "evaluating_sites": (job.site,)}
-            )
+            return common.model_copy(update={"igniter": igniter, "evaluating_sites": (job.site,)})
     annotating = tuple(name for name, roles in world.centers.items() if roles.pool)
     selection = SelectionSettings(
         strategy=job.strategy,

@@ -108,7 +108,7 @@ _queue: SimpleQueue[tuple[Job, str] | None] | None = None
 
 
 def _start_worker(out: Path, queue: SimpleQueue[tuple[Job, str] | None]) -> None:
-    global _queue  # noqa: PLW0603 - a worker process has exactly one queue
+    global _queue
     _queue = queue
     hold_as_worker(out)
 

@@ -210,7 +210,7 @@ def _run(
     plan: Plan, jobs: list[Job], workers: int, engine: EngineChoice, reporter: Reporter
 ) -> None:
     todo = [job for job in jobs if not job.done(plan.out)]
-    with reporter.jobs(plan.settings, jobs, todo) as on_step:
+    with reporter.jobs(plan.settings, jobs, todo, workers=workers) as on_step:
         if not todo:
             return
         if engine.name == "ray":

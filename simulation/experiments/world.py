@@ -18,7 +18,6 @@ from simulation.synthetic import finish, is_finished, slide_plan, write_slide
 Count = Callable[[int, int], None]
 """Progress callback: done, total."""
 
-SYNTHETIC_IGNITER = "RUMC"
 LONGEST_CENTER = 128
 
 
@@ -97,8 +96,8 @@ def open_world(settings: ExperimentSettings, out: Path, seed: int) -> World:
     dataset = open_dataset(data, settings.imaging)
     if len(dataset.centers) < 2:
         raise DataError(
-            f"{dataset.root}: only one center ({next(iter(dataset.centers))!r}); a federation needs "
-            "two or more: set data.virtual_sites=N to deal its cases to N virtual sites"
+            f"{dataset.root}: only one center ({next(iter(dataset.centers))!r}); a federation "
+            "needs two or more: set data.virtual_sites=N to deal its cases to N virtual sites"
         )
     _check_center_names(dataset)
     igniter = _igniter_site(settings, dataset)
