@@ -205,7 +205,8 @@ def _cache_folder(site: Site) -> Path:
 
 def _read(path: Path) -> PoolView | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: NumPy forgets to close a file it cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return PoolView(**{field.name: stored[field.name] for field in fields(PoolView)})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         # A missing or torn cache entry is computed again; it holds nothing else.

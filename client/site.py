@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloop.imaging.bank import PatchBank, load_bank
-from fedloop.imaging.dataset import open_dataset
 from pydantic import Field
 
 from client.annotation.store import CorrectionStore
 from fedloop.configuration import load
 from fedloop.errors import DataError
+from fedloop.imaging.bank import PatchBank, load_bank
 from fedloop.imaging.case import Case
+from fedloop.imaging.dataset import open_dataset
 from fedloop.settings import DataSettings, ImagingSettings, Settings
 
 SITE_FILE = "site.yaml"

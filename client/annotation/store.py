@@ -260,7 +260,8 @@ class CorrectionStore:
     def _read_mask(self, name: str) -> NDArray[np.uint8]:
         path = self.folder / "masks" / name
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # Opened here: NumPy forgets to close a file it cannot read.
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 mask: NDArray[np.uint8] = stored["mask"]
                 return mask
         except _UNREADABLE as error:

@@ -22,7 +22,7 @@ from fedloop.models.inference import predict_case
 from fedloop.models.store import load_ensemble
 from fedloop.records import EvaluateInstruction
 from fedloop.settings import ExperimentSettings, ModelSpec
-from fedloop.uncertainty.measures import entropy
+from fedloop.uncertainty.measures import uga
 from simulation.experiments.execute import model_spec, site_folder
 from simulation.experiments.jobs import Job, igniter_job, model_folder, path_safe
 from simulation.experiments.world import World
@@ -134,7 +134,7 @@ def _draw(
         "reference": case.read_label(box),
         "before": (first.argmax(axis=0) * tissue).astype(np.uint8),
         "after": (mean.argmax(axis=0) * tissue).astype(np.uint8),
-        "uncertainty": (entropy(mean) * tissue).astype(np.float16),
+        "uncertainty": (uga(last) * tissue).astype(np.float16),
     }
     image = case.read(box)
     if image.ndim == 4:

@@ -60,8 +60,6 @@ packages = ["."]
 
 [tool.flwr.app]
 publisher = "fedloop"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
 
 [tool.flwr.app.components]
 serverapp = "server.app:app"

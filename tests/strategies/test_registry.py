@@ -35,8 +35,8 @@ def test_parameters_arrive() -> None:
         ),
         (
             "fedprox",
-            {"nu": 1},
-            "federation.strategy 'fedprox': unknown key 'nu' (found 1); did you mean 'mu'? "
+            {"muu": 1},
+            "federation.strategy 'fedprox': unknown key 'muu' (found 1); did you mean 'mu'? "
             "allowed keys: mu",
         ),
         ("fedprox", {"mu": -1}, "key 'mu': found -1, input should be greater than or equal to 0"),
