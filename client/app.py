@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,33 +65,39 @@ def make_app(find_folder: Callable[[Context], Path] | None = None) -> ClientApp:
 
     @app.train()
     def _train(message: Message, context: Context) -> Message:
-        return _answer(message, find(context), TRAIN, TrainInstruction, _handle_train)
+        return _answer(message, partial(find, context), TRAIN, TrainInstruction, _handle_train)
 
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
-        return _answer(message, find(context), EVALUATE, EvaluateInstruction, _handle_evaluate)
+        return _answer(message, partial(find, context), EVALUATE, EvaluateInstruction, _handle_evaluate)
 
     @app.query("select")
     def _select(message: Message, context: Context) -> Message:
-        return _answer(message, find(context), SELECT, SelectInstruction, _handle_select)
+        return _answer(message, partial(find, context), SELECT, SelectInstruction, _handle_select)
 
     @app.query("status")
     def _status(message: Message, context: Context) -> Message:
-        return _answer(message, find(context), STATUS, StatusInstruction, _handle_status)
+        return _answer(message, partial(find, context), STATUS, StatusInstruction, _handle_status)
 
     @app.query("describe")
     def _describe(message: Message, context: Context) -> Message:
-        return _answer(message, find(context), DESCRIBE, DescribeInstruction, _handle_describe)
+        return _answer(message, partial(find, context), DESCRIBE, DescribeInstruction, _handle_describe)
 
     return app
 
 
 def _answer(
-    message: Message, folder: Path, kind: str, instruction_type: type[I], handler: Handler[I]
+    message: Message,
+    find_folder: Callable[[], Path],
+    kind: str,
+    instruction_type: type[I],
+    handler: Handler[I],
 ) -> Message:
-    """Decode, act, guard, encode; whatever goes wrong leaves as a code."""
-    name = folder.name
+    """Find the site, decode, act, guard, encode; whatever goes wrong leaves as a code."""
+    folder, name = None, "unknown"
     try:
+        folder = find_folder()
+        name = folder.name
         site = open_site(folder)
         name = site.name
         if site.settings.threads:
@@ -159,15 +166,19 @@ def _handle_describe(
     return metrics, ()
 
 
-def _log_locally(folder: Path, kind: str, error: Exception) -> None:
+def _log_locally(folder: Path | None, kind: str, error: Exception) -> None:
     """Details for the hospital's IT, in the site's own folder."""
-    text = "".join(traceback.format_exception(error))
+    if folder is None:
+        log.error("%s failed before the site's folder was known", kind, exc_info=error)
+        return
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
-    summary = " ".join(str(error).split()) or type(error).__name__
     try:
-        with (folder / LOG_FILE).open("a", encoding="utf-8") as stream:
+        text = "".join(traceback.format_exception(error))
+        summary = " ".join(str(error).split()) or type(error).__name__
+        # File names that are no UTF-8 reach Python as lone surrogates.
+        with (folder / LOG_FILE).open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{stamp} {kind} failed\n{text}ERROR {summary}\n")
-    except OSError:
+    except Exception:  # a failure here would leave in Flower's words: with its text
         log.exception("the site's log cannot be written")
 
 

@@ -238,7 +238,7 @@ def lint(venv: Path) -> int:
         [python, "-m", "ruff", "format", "--check", "."],
         [python, "-m", "mypy"],
         [python, "-m", "mypy", "scripts"],
-        [str(program(venv, "lint-imports"))],
+        [str(program(venv, "lint-imports")), "--no-logo"],
     )
     codes = []
     for command in commands:

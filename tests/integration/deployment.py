@@ -1,7 +1,8 @@
 """A real SuperLink and its SuperNodes on loopback: TLS, registered node keys, processes of their own.
 
-The layout is the one of a hospital, except that the stock executor runs the ClientApp: the
-SuperLink starts nothing itself (``--isolation process`` with a secret), an own SuperExec does.
+The layout is the one of the field: neither SuperLink nor SuperNode starts anything itself
+(``--isolation process`` with a secret). A SuperExec runs the ServerApp, and at each site a warm
+executor (:mod:`tests.integration.site_executor`) the ClientApp.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 BIN = Path(sys.executable).parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
@@ -126,14 +128,19 @@ class Deployment:
         )
 
     def start_supernode(self, name: str, key: Path, config: Mapping[str, str]) -> None:
+        """A site: its SuperNode and its executor."""
+        port = free_port()
         self._start(
             name,
             "flower-supernode",
             *("--superlink", f"{HOST}:{self._port}", "--root-certificates", self._ca),
             *("--auth-supernode-private-key", str(key), "--host", HOST),
-            *("--port", str(free_port())),
+            *("--port", str(port), "--isolation", "process"),
+            *("--superexec-auth-secret-file", self._secret),
             *("--node-config", " ".join(f'{k}="{v}"' for k, v in config.items())),
         )
+        executor = ("-m", "tests.integration.site_executor", f"{HOST}:{port}", self._secret)
+        self._start(f"{name}-executor", "python", *executor)
 
     def _start(self, name: str, program: str, *arguments: str) -> None:
         environment = os.environ | {
@@ -143,6 +150,7 @@ class Deployment:
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
             "FEDLOOP_TEST_DEPLOYMENT": self._mark,
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
             "PYTHONUNBUFFERED": "1",
         }
         with self._log(name).open("wb") as stream:
