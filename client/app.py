@@ -69,7 +69,9 @@ def make_app(find_folder: Callable[[Context], Path] | None = None) -> ClientApp:
 
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
-        return _answer(message, partial(find, context), EVALUATE, EvaluateInstruction, _handle_evaluate)
+        return _answer(
+            message, partial(find, context), EVALUATE, EvaluateInstruction, _handle_evaluate
+        )
 
     @app.query("select")
     def _select(message: Message, context: Context) -> Message:
@@ -81,7 +83,9 @@ def make_app(find_folder: Callable[[Context], Path] | None = None) -> ClientApp:
 
     @app.query("describe")
     def _describe(message: Message, context: Context) -> Message:
-        return _answer(message, partial(find, context), DESCRIBE, DescribeInstruction, _handle_describe)
+        return _answer(
+            message, partial(find, context), DESCRIBE, DescribeInstruction, _handle_describe
+        )
 
     return app
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloop.errors import SettingsError
 from fedloop.imaging.case import IGNORE
 
 
@@ -45,10 +46,13 @@ def batch_counts(sources: Sequence[Source], batch_size: int) -> list[int]:
     """Patches per source in a batch; every source gets at least one, the sum is ``batch_size``.
 
     Raises:
-        ValueError: more sources than places in a batch.
+        SettingsError: more sources than places in a batch.
     """
     if len(sources) > batch_size:
-        raise ValueError(f"batch size {batch_size} is too small for {len(sources)} sources")
+        raise SettingsError(
+            f"training.batch_size: {batch_size} is too small for {len(sources)} kinds of patches "
+            f"({', '.join(source.name for source in sources)})"
+        )
     total = sum(source.share for source in sources)
     counts = [max(1, int(source.share / total * batch_size)) for source in sources]
     while sum(counts) < batch_size:

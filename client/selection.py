@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from client.annotation.annotator import build_annotator
 from client.annotation.store import Item
+from client.localstate import LocalState
 from client.networks import load_networks
 from client.pool import PoolView, remember_view, view_pool
 from client.ranking.registry import build_strategy
@@ -44,9 +45,11 @@ def _select(
     site: Site, instruction: SelectInstruction, members: Sequence[Arrays]
 ) -> tuple[int, float]:
     device = choose_device(site.settings.device)
-    networks = load_networks(instruction.spec, members, device)
-    view = view_pool(site, instruction, members, networks, device)
-    remember_view(site, instruction, members)
+    local = LocalState(site.folder / "local" / instruction.campaign)
+    own = local.overlay(instruction, members, before=False)
+    networks = load_networks(instruction.spec, own, device)
+    view = view_pool(site, instruction, own, networks, device)
+    remember_view(site, instruction, own)
     wanted = instruction.selection
     strategy = build_strategy(wanted.strategy, wanted.parameters, wanted.per_case_quota)
     rng = seeds.generator(

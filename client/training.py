@@ -139,9 +139,7 @@ def train_network(
     sampler = BatchSampler(sources, settings.batch_size, rng)
     loss_function = build_loss(settings.loss, len(instruction.spec.classes))
     base = settings.optimiser.learning_rate
-    optimiser = build_optimiser(
-        network.parameters(), settings.optimiser, learning_rate=base
-    )
+    optimiser = build_optimiser(network.parameters(), settings.optimiser, learning_rate=base)
     received = {n: p.detach().clone() for n, p in network.named_parameters()}
     total = torch.zeros((), device=device.torch_device)
     network.train()

@@ -25,6 +25,8 @@ MAX_DEPTH = 32
 MAX_VALUES = 100_000
 """A configuration beyond these is a mistake or an attack (aliases can multiply a short file)."""
 
+UNICODE_LINE_BREAKS = ("\x85", "\u2028", "\u2029")
+
 Layer = tuple[str, Mapping[str, Any]]
 """Where some settings come from, and the settings."""
 
@@ -114,7 +116,11 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def save(settings: BaseModel, path: Path) -> None:
     """Write the resolved settings, defaults included, as YAML (replaced atomically)."""
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    tree = settings.model_dump(mode="json")
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    if any(mark in text for mark in UNICODE_LINE_BREAKS):
+        # PyYAML writes them as they are, and reads them back as a blank.
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=False)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

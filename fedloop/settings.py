@@ -275,6 +275,12 @@ class ExperimentSettings(Settings):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} must differ, found {list(values)}")
+        for budget in self.budgets:
+            if budget % self.federation.cycles:
+                raise ValueError(
+                    f"budgets: {budget} patches cannot be dealt evenly to "
+                    f"{self.federation.cycles} cycles (federation.cycles)"
+                )
         return self
 
 
@@ -314,9 +320,6 @@ class CampaignSettings(Settings):
     annotating_sites: tuple[str, ...] = ()
     training_sites: tuple[str, ...] = ()
     evaluating_sites: tuple[str, ...] = ()
-    pool_is_labelled: bool = Field(
-        default=False, description="train on the reference labels of the pool (bounds only)"
-    )
 
     @model_validator(mode="after")
     def _has_a_start(self) -> CampaignSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ from fedloop.settings import CampaignSettings, StrategySettings
 from server.checkpoint import CampaignState, CheckpointStore
 from server.rounds import Answer, SiteNode, ask, discover, require_quorum, train_round
 from strategies.registry import build_strategy
+
+log = logging.getLogger(__name__)
 
 STATUS_POLL_SECONDS = 1.0
 FEDAVG = StrategySettings(name="fedavg")
@@ -214,7 +217,8 @@ class Campaign:
         self._note(instruction, "select", answers)
 
     def _await_corrections(self, cycle: int) -> None:
-        """Wait until every annotating site has corrected what it queued."""
+        """Wait until every annotating site has corrected what it queued, or, when the time is
+        up, until the quorum of them has."""
         s = self.settings
         instruction = StatusInstruction(**self._where(cycle, 0))
         deadline = time.monotonic() + s.federation.round_timeout_seconds
@@ -229,6 +233,10 @@ class Campaign:
             if not waiting:
                 return
             if time.monotonic() > deadline:
+                done = len(s.annotating_sites) - len(waiting)
+                if done and done >= s.federation.quorum * len(s.annotating_sites):
+                    log.warning("cycle %d goes on without %s", cycle, ", ".join(sorted(waiting)))
+                    return
                 raise RoundError(
                     f"cycle {cycle}: {len(waiting)} site(s) have patches left to correct "
                     f"({', '.join(sorted(waiting))}); resume when they are done"

@@ -98,7 +98,7 @@ def discover(
         if time.monotonic() >= deadline:
             raise RoundError(
                 f"site {missing[0]!r} is not connected ({len(missing)} of {len(expected)} missing "
-                f"after {timeout:.0f} s); start its client or lower federation.quorum"
+                f"after {timeout:.0f} s); start its client and resume"
             )
         time.sleep(POLL_SECONDS)
 

@@ -114,16 +114,13 @@ def test_reference_names_every_setting_with_its_default() -> None:
 REPEATED = ("federation.", "training.", "igniter.", "spec.model.", "spec.imaging.")
 """Parts of a campaign that the reference describes as an experiment's."""
 
-NOT_IMPLEMENTED = {"pool_is_labelled"}
-"""Declared, but read by nothing: not promised to anyone."""
-
 
 def test_reference_names_every_setting_of_a_campaign() -> None:
     found = documented()
     own = {
         key: default
         for key, default in keys_of(CampaignSettings)
-        if not key.startswith(REPEATED) and key not in NOT_IMPLEMENTED
+        if not key.startswith(REPEATED)
     }
     assert {key: value for key, value in found.items() if key in own} == own
 

@@ -9,10 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from fedloop.errors import ModelError
+from fedloop.imaging.intensity import RGB_DEVIATION, RGB_MEAN
 from fedloop.settings import ImagingSettings
-
-RGB_SHIFT, RGB_SCALE = 0.7, 0.25
-"""Bright-field slides are mostly bright: (x / 255 - .7) / .25 is roughly centred."""
 
 
 def memory_format(spatial_dims: int) -> torch.memory_format:
@@ -49,7 +47,7 @@ def to_input(images: NDArray[Any] | torch.Tensor, imaging: ImagingSettings) -> t
             )
         # One fused expression a·x + b on the target device, after the small uint8 copy moved there.
         tensor = tensor.to(torch.float32, memory_format=memory_format(spatial_dims))
-        return tensor.mul_(1 / (255 * RGB_SCALE)).sub_(RGB_SHIFT / RGB_SCALE)
+        return tensor.mul_(1 / (255 * RGB_DEVIATION)).sub_(RGB_MEAN / RGB_DEVIATION)
     if tensor.dtype != torch.float32:
         raise ModelError(f"images must be uint8 or float32, found {tensor.dtype}")
     return tensor.contiguous(memory_format=memory_format(spatial_dims))

@@ -43,5 +43,3 @@ def safe_reason(error: Exception, site: str) -> str:
         name = site[:MAX_NAME]
         text = f"{code}: site {name!r} could not carry out the request; details are in its own log"
     return _UNSAFE.sub("?", text)[:MAX_REASON]
-
-

@@ -117,7 +117,5 @@ def run_campaign(
         FedloopError: whatever stopped the campaign; complete steps stay on disk.
     """
     grid = InProcessGrid(sites, client_app)
-    context = Context(
-        run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={}
-    )
+    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
     make_app(folder, progress=progress)(grid, context)

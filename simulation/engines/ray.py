@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -51,7 +52,9 @@ def run_campaign(
         return folders[int(context.node_config["partition-id"])]
 
     stop = Event()
-    init_args = {"address": address} if address else {"include_dashboard": False}
+    init_args: dict[str, Any] = {"include_dashboard": False}
+    if address:
+        init_args = {"address": address}
     try:
         with _quiet_flower():
             run_simulation(

@@ -119,7 +119,7 @@ def campaign_settings(
     selection = SelectionSettings(
         strategy=job.strategy,
         parameters=dict(job.parameters),
-        patches=max(1, job.budget // settings.federation.cycles),
+        patches=job.budget // settings.federation.cycles,
         per_case_quota=settings.per_case_quota,
     )
     return common.model_copy(

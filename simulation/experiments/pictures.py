@@ -14,7 +14,7 @@ from torch import nn
 
 from client.evaluation import evaluation_file
 from client.site import Site, open_site
-from fedloop.imaging.case import Case
+from fedloop.imaging.case import IGNORE, Case
 from fedloop.imaging.geometry import Box
 from fedloop.imaging.intensity import normaliser
 from fedloop.models.device import choose_device
@@ -139,7 +139,9 @@ def _draw(
     image = case.read(box)
     if image.ndim == 4:
         # A volume is shown by the slice (last axis) with the most reference foreground.
-        best = int((layers["reference"] == 1).sum(axis=(0, 1)).argmax())
+        reference = layers["reference"]
+        foreground = (reference > 0) & (reference != IGNORE)
+        best = int(foreground.sum(axis=(0, 1)).argmax())
         layers = {name: np.rot90(layer[..., best]) for name, layer in layers.items()}
         image = np.rot90(image[..., best], axes=(1, 2))
     step = max(1, -(-max(image.shape[1:]) // MAX_SIDE))

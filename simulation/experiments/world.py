@@ -13,6 +13,7 @@ from fedloop.imaging.dataset import Dataset, check, open_dataset
 from fedloop.imaging.deal import deal
 from fedloop.settings import DataSettings, ExperimentSettings
 from simulation.experiments.jobs import POOLED
+from simulation.experiments.lock import hold_as_worker
 from simulation.synthetic import finish, is_finished, slide_plan, write_slide
 
 Count = Callable[[int, int], None]
@@ -75,7 +76,12 @@ def prepare_data(
         return
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=max(1, workers), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        max_workers=max(1, workers),
+        mp_context=context,
+        initializer=hold_as_worker,
+        initargs=(out,),
+    ) as pool:
         tasks = [pool.submit(write_slide, folder, plan, synthetic) for plan in plans]
         for done, task in enumerate(tasks, start=1):
             task.result()

@@ -136,7 +136,7 @@ def _compared(study: Study) -> str:
     number, names = len(study.arms), _and(study.arms)
     ways = f"{number} ways" if number > 1 else "One way"
     cycles = study.settings.federation.cycles
-    per = f" in each of {cycles} cycles" if cycles > 1 else ""
+    per = f", dealt to {cycles} cycles" if cycles > 1 else ""
     verb = "were compared" if number > 1 else "was tried"
     return (
         f"{ways} to choose the patches a clinician corrects ({names or 'none yet'}) {verb} "

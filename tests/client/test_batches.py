@@ -49,7 +49,7 @@ def test_counts_of_known_shares(shares: list[float], batch: int, counts: list[in
 
 
 def test_more_sources_than_places() -> None:
-    with pytest.raises(ValueError, match="batch size 2 is too small for 3 sources"):
+    with pytest.raises(SettingsError, match="batch size 2 is too small for 3 sources"):
         batch_counts([source()] * 3, 2)
 
 

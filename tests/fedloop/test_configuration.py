@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -330,6 +330,7 @@ class Free(Settings):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+@example(parameters={"a": "\x85", "b": "x\u2028y", "c": "Zürich \ufeff"})
 @given(parameters=st.dictionaries(st.text("ab ", max_size=3), PLAIN, max_size=3))
 def test_whatever_is_saved_loads_again(tmp_path_factory, parameters: dict[str, Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "saved.yaml"

@@ -31,9 +31,7 @@ def make(tmp_path: Path, data: Path) -> Make:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(
-    tmp_path_factory: pytest.TempPathFactory, data: Path
-) -> Callable[..., Tiny]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Callable[..., Tiny]:
     """A finished campaign by its settings, run once per session in this process."""
     finished: dict[tuple[tuple[str, Any], ...], Tiny] = {}
 

@@ -1,4 +1,4 @@
-"""A real SuperLink and its SuperNodes on loopback: TLS, registered node keys, processes of their own.
+"""A real SuperLink and its SuperNodes on loopback: TLS, registered keys, own processes.
 
 The layout is the one of the field: neither SuperLink nor SuperNode starts anything itself
 (``--isolation process`` with a secret). A SuperExec runs the ServerApp, and at each site a warm

@@ -23,6 +23,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.superexec.run_superexec import _SUPEREXEC_AUTH_METHODS
@@ -48,7 +49,7 @@ def main(address: str, secret: bytes) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def connect(address: str, interceptor: object) -> RuntimeHttpClient:
+def connect(address: str, interceptor: ProtobufClientInterceptor) -> RuntimeHttpClient:
     return RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=True,

@@ -53,7 +53,7 @@ def hostile_app(kind: str, tamper: Tamper, *, in_round: int | None = None) -> Cl
     def answer(message: Message, context: Context) -> Message:
         reply = app(message, context)
         name = Path(str(context.node_config["site-folder"])).name
-        asked = json.loads(str(message.content["instruction"]["body"]))
+        asked = json.loads(str(message.content.config_records["instruction"]["body"]))
         if name != HOSTILE or message.metadata.message_type != kind:
             return reply
         if in_round is not None and asked["round"] != in_round:
@@ -72,40 +72,39 @@ def hostile_app(kind: str, tamper: Tamper, *, in_round: int | None = None) -> Cl
 
 
 def first_array(content: RecordDict) -> tuple[str, Array]:
-    record = content["member.1"]
-    assert isinstance(record, ArrayRecord)
-    name = sorted(record)[0]
+    record = content.array_records["member.1"]
+    name = min(record)
     return name, record[name]
 
 
 def swap(content: RecordDict, change: Callable[[np.ndarray], np.ndarray]) -> None:
     name, array = first_array(content)
-    content["member.1"][name] = Array(change(array.numpy()))  # type: ignore[index]
+    content.array_records["member.1"][name] = Array(change(array.numpy()))
 
 
 def extra_metric(content: RecordDict) -> None:
-    content["metrics"]["patients"] = 12  # type: ignore[index]
+    content.metric_records["metrics"]["patients"] = 12
 
 
 def metric_list(content: RecordDict) -> None:
-    content["metrics"]["loss"] = [0.5, 0.25, 0.125]  # type: ignore[index]
+    content.metric_records["metrics"]["loss"] = [0.5, 0.25, 0.125]
 
 
 def infinite_metric(content: RecordDict) -> None:
-    content["metrics"]["examples"] = float("inf")  # type: ignore[index]
+    content.metric_records["metrics"]["examples"] = float("inf")
 
 
 def no_examples(content: RecordDict) -> None:
-    content["metrics"]["examples"] = 0.0  # type: ignore[index]
+    content.metric_records["metrics"]["examples"] = 0.0
 
 
 def extra_array(content: RecordDict) -> None:
-    content["member.1"]["thumbnail"] = Array(np.zeros((8, 8), np.uint8))  # type: ignore[index]
+    content.array_records["member.1"]["thumbnail"] = Array(np.zeros((8, 8), np.uint8))
 
 
 def missing_array(content: RecordDict) -> None:
     name, _ = first_array(content)
-    del content["member.1"][name]  # type: ignore[attr-defined]
+    del content.array_records["member.1"][name]
 
 
 def extra_member(content: RecordDict) -> None:
@@ -128,12 +127,12 @@ def lying_header(content: RecordDict) -> None:
     """The record says what is expected; the bytes hold something else."""
     name, array = first_array(content)
     other = Array(np.zeros(1000, np.float32))
-    content["member.1"][name] = replace_data(array, other.data)  # type: ignore[index]
+    content.array_records["member.1"][name] = replace_data(array, other.data)
 
 
 def trailing_payload(content: RecordDict) -> None:
     name, array = first_array(content)
-    content["member.1"][name] = replace_data(array, array.data + b"x" * 1_000_000)  # type: ignore[index]
+    content.array_records["member.1"][name] = replace_data(array, array.data + b"x" * 1_000_000)
 
 
 def replace_data(array: Array, data: bytes) -> Array:
@@ -142,12 +141,14 @@ def replace_data(array: Array, data: bytes) -> Array:
 
 def pickled(content: RecordDict) -> None:
     name, array = first_array(content)
-    content["member.1"][name] = replace_data(array, b"\x80\x04N.")  # type: ignore[index]
+    content.array_records["member.1"][name] = replace_data(array, b"\x80\x04N.")
 
 
 def other_format(content: RecordDict) -> None:
     name, array = first_array(content)
-    content["member.1"][name] = Array(array.dtype, tuple(array.shape), "torch", array.data)  # type: ignore[index]
+    content.array_records["member.1"][name] = Array(
+        array.dtype, tuple(array.shape), "torch", array.data
+    )
 
 
 def not_a_number(content: RecordDict) -> None:
@@ -163,15 +164,15 @@ def extra_record(content: RecordDict) -> None:
 
 
 def site_string(content: RecordDict) -> None:
-    content["site"]["remark"] = PATIENT  # type: ignore[index]
+    content.config_records["site"]["remark"] = PATIENT
 
 
 def other_site(content: RecordDict) -> None:
-    content["site"]["site"] = "south"  # type: ignore[index]
+    content.config_records["site"]["site"] = "south"
 
 
 def other_schema(content: RecordDict) -> None:
-    content["site"]["schema"] = 99  # type: ignore[index]
+    content.config_records["site"]["schema"] = 99
 
 
 def no_site(content: RecordDict) -> None:
@@ -408,12 +409,12 @@ class TestExceptionTextStaysAtTheSite:
     ) -> None:
         campaign = make()
 
-        class Unprintable(Exception):
+        class UnprintableError(Exception):
             def __str__(self) -> str:
                 raise ValueError(PATIENT)
 
         def handler(*_: object) -> Any:
-            raise Unprintable
+            raise UnprintableError
 
         patch_describe(monkeypatch, handler)
         reason = reason_of(ask_north(campaign, "query.describe", describe()))

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.supercore import telemetry
 
 from client.app import ERROR_CODE
 from fedloop.errors import RoundError, SettingsError
@@ -68,7 +70,7 @@ def test_order_of_the_sites_mapping_does_not_matter(
     make: Make, uninterrupted: Callable[..., Tiny]
 ) -> None:
     again = make()
-    inprocess.run_campaign(again.folder, dict(reversed(again.sites.items())))
+    inprocess.run_campaign(again.folder, {name: again.sites[name] for name in reversed(SITES)})
     assert tiny.weights(again) == tiny.weights(uninterrupted())
 
 
@@ -147,9 +149,7 @@ def test_ray_gives_the_same_bits(
     make: Make, uninterrupted: Callable[..., Tiny], ray_home: str
 ) -> None:
     campaign = make()
-    done = run_alone(
-        "ray", campaign, RAY_TMPDIR=ray_home, FEDLOOP_TEST_RAY=ray_home, HOME=ray_home
-    )
+    done = run_alone("ray", campaign, RAY_TMPDIR=ray_home, FEDLOOP_TEST_RAY=ray_home, HOME=ray_home)
     shown = f"{done.stdout}\n{done.stderr}"
     assert done.returncode == 0, shown
     assert re.findall(r"^step (\S+)$", done.stdout, re.MULTILINE) == STEPS, shown
@@ -193,9 +193,9 @@ def test_usage_reports_are_off_although_flower_was_imported(
 ) -> None:
     monkeypatch.delenv("FLWR_TELEMETRY_ENABLED", raising=False)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
-    monkeypatch.setattr(ray.telemetry, "FLWR_TELEMETRY_ENABLED", "1")
+    monkeypatch.setattr(telemetry, "FLWR_TELEMETRY_ENABLED", "1")
     ray._stay_silent()
-    assert ray.telemetry.FLWR_TELEMETRY_ENABLED == "0"
+    assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
     assert os.environ["FLWR_TELEMETRY_ENABLED"] == os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
@@ -306,8 +306,6 @@ def test_grid_turns_exceptions_into_error_replies_like_a_supernode(make: Make) -
 
 
 def test_stopped_grid_ends_a_campaign(make: Make) -> None:
-    from threading import Event
-
     campaign = make()
     stop = Event()
     grid = StoppableGrid(InProcessGrid(campaign.sites), stop)

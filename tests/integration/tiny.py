@@ -101,7 +101,7 @@ def open_existing(folder: Path) -> Tiny:
 
 
 def site_settings(name: str, data: Path) -> SiteSettings:
-    """The central site owns labels; the others have a pool, a test case and the simulated reader."""
+    """The central site owns labels; the others have a pool, a test case and a simulated reader."""
     cases = tuple(f"{name}_{number}" for number in range(3))
     central = name == CENTRAL
     return SiteSettings(
