@@ -138,7 +138,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"not valid YAML: {_one_line(str(error))}") from None
     except RecursionError:
         raise ValueError("not valid YAML: nested too deeply") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         # PyYAML's constructors fail so on impossible values, such as the date 2001-99-99.
         raise ValueError(f"not valid YAML: impossible value ({_one_line(str(error))})") from None
     _require_plain(tree, "(top level)", 0, {})

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.batches import BatchSampler, Source, batch_counts
+from fedloop.errors import SettingsError
 from fedloop.imaging.case import IGNORE
 
 
@@ -49,7 +50,7 @@ def test_counts_of_known_shares(shares: list[float], batch: int, counts: list[in
 
 
 def test_more_sources_than_places() -> None:
-    with pytest.raises(SettingsError, match="batch size 2 is too small for 3 sources"):
+    with pytest.raises(SettingsError, match="batch_size: 2 is too small for 3 kinds"):
         batch_counts([source()] * 3, 2)
 
 

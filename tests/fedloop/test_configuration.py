@@ -164,6 +164,7 @@ def test_a_missing_required_key_is_the_files(write) -> None:
         (b"name: 2001-01-01", "a date; put it in quotes if text is meant"),
         (b"name: !!timestamp x", "not valid YAML: impossible value"),
         (b"name: !!bool x", "not valid YAML: impossible value"),
+        (b"name: !!float", "not valid YAML: impossible value"),
         (b"seeds: 0x_", "not valid YAML: impossible value"),
         (b"seeds: " + b"9" * 5000, "not valid YAML: impossible value"),
         (b"seeds: [0x" + b"f" * 5000 + b"]", "key 'seeds.0': found 0xfff"),
