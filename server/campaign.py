@@ -224,8 +224,8 @@ class Campaign:
         deadline = time.monotonic() + s.federation.round_timeout_seconds
         waiting = set(s.annotating_sites)
         while True:
-            answers = self._ask(STATUS, sorted(waiting), instruction, ())
-            for answer in answers:
+            # A site that does not answer is one that is still waited for: no quorum here.
+            for answer in self._answers(STATUS, sorted(waiting), instruction, ()):
                 metrics = answer.reply.metrics if answer.reply else {}
                 if metrics.get("corrected_patches", 0) >= metrics.get("selected_patches", 1):
                     waiting.discard(answer.site)
@@ -260,21 +260,18 @@ class Campaign:
     def _ask(
         self, kind: str, sites: Iterable[str], instruction: Step, members: Sequence[Arrays]
     ) -> list[Answer]:
-        f = self.settings.federation
-        nodes = [self._nodes[name] for name in sites]
-        answers = [
-            answer
-            for _, answer in ask(
-                self._grid,
-                kind,
-                nodes,
-                instruction,
-                members=members,
-                timeout=f.round_timeout_seconds,
-            )
-        ]
-        require_quorum(answers, f.quorum, what=f"cycle {instruction.cycle}, {kind}")
+        answers = self._answers(kind, sites, instruction, members)
+        quorum = self.settings.federation.quorum
+        require_quorum(answers, quorum, what=f"cycle {instruction.cycle}, {kind}")
         return answers
+
+    def _answers(
+        self, kind: str, sites: Iterable[str], instruction: Step, members: Sequence[Arrays]
+    ) -> list[Answer]:
+        nodes = [self._nodes[name] for name in sites]
+        timeout = self.settings.federation.round_timeout_seconds
+        asked = ask(self._grid, kind, nodes, instruction, members=members, timeout=timeout)
+        return [answer for _, answer in asked]
 
     # ------------------------------------------------------------------ memory
 

@@ -37,6 +37,9 @@ from strategies.base import RunningAverage, Strategy
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
+DESCRIBE_ATTEMPTS = 3
+GRACE_SECONDS = 10.0
+"""So long a late site is waited for although every connected node has failed or answered."""
 MAX_RELATIVE_UPDATE = 100.0
 """An update whose distance from the global weights exceeds this many of their norms is absurd."""
 
@@ -74,20 +77,28 @@ def discover(
 ) -> dict[str, SiteNode]:
     """Ask every connected node which site it is, until all ``expected`` sites have answered.
 
+    All must be there at the start, whatever the quorum: it counts the sites of a round. A node
+    whose answer fails is asked again, at most :data:`DESCRIBE_ATTEMPTS` times.
+
     Raises:
-        RoundError: sites are missing when the time is up, or two nodes claim the same name.
+        RoundError: sites are missing when the time is up, or earlier when as many nodes as sites
+            are connected and the missing ones keep failing; or two nodes claim the same name.
     """
-    deadline = time.monotonic() + timeout
+    started = time.monotonic()
+    deadline = started + timeout
     found: dict[str, SiteNode] = {}
-    asked: set[int] = set()
+    known: set[int] = set()
+    failures: dict[int, list[str]] = {}
     while True:
-        fresh = [SiteNode(f"node {n}", n) for n in sorted(grid.get_node_ids()) if n not in asked]
+        connected = sorted(grid.get_node_ids())
+        failed = {n for n, texts in failures.items() if len(texts) >= DESCRIBE_ATTEMPTS}
+        fresh = [SiteNode(f"node {n}", n) for n in connected if n not in known | failed]
         left = max(0.0, deadline - time.monotonic())
         for node, answer in ask(grid, DESCRIBE, fresh, step, expected=(), timeout=left):
-            asked.add(node.node_id)
             if answer.reply is None:
-                log.warning("%s did not say which site it is: %s", node.name, answer.failure)
+                failures.setdefault(node.node_id, []).append(str(answer.failure))
                 continue
+            known.add(node.node_id)
             name = answer.reply.site
             if name in found:
                 raise RoundError(f"two nodes say they are site {name!r}; names must be unique")
@@ -95,10 +106,14 @@ def discover(
         missing = sorted(set(expected) - set(found))
         if not missing:
             return found
-        if time.monotonic() >= deadline:
+        settled = len(connected) >= len(expected) and known | failed >= set(connected)
+        hopeless = settled and time.monotonic() >= started + GRACE_SECONDS
+        if hopeless or time.monotonic() >= deadline:
+            said = "; ".join(texts[-1] for _, texts in sorted(failures.items()))
             raise RoundError(
-                f"site {missing[0]!r} is not connected ({len(missing)} of {len(expected)} missing "
-                f"after {timeout:.0f} s); start its client and resume"
+                f"site {missing[0]!r} is not connected ({len(missing)} of {len(expected)} missing)"
+                + (f": {said}" if said else f" after {timeout:.0f} s")
+                + "; start or mend its client and resume"
             )
         time.sleep(POLL_SECONDS)
 

@@ -125,9 +125,22 @@ def _entries(folder: Path) -> list[Path]:
     try:
         if not folder.is_dir():
             raise DataError(f"{folder} is no folder: correct data.root")
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {one_line(error)}") from error
+    for path in entries:
+        # Names become keys of settings and tables, which are UTF-8.
+        if not _is_text(path.name):
+            raise DataError(f"{folder}: the name {path.name!r} is not UTF-8: rename it")
+    return entries
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _require_unique(found: tuple[Found, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -139,6 +140,10 @@ def unknown_class(root: Path) -> None:
     Image.fromarray(mask).save(root / "b" / "labels" / "b1.png")
 
 
+def name_that_is_no_text(root: Path) -> None:
+    (root / "b" / "images" / "b1.png").rename(root / "b" / "images" / os.fsdecode(b"b\xff.png"))
+
+
 def table_without_case(root: Path) -> None:
     (root / "centers.csv").write_text("case,center\na0,a\n")
 
@@ -154,6 +159,7 @@ BAD_DATA: Sequence[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (center_without_images, ("center 'd'", "no images")),
     (unknown_center, ("centers.csv", "'zz'", "b1")),
     (unknown_class, ("b1", "7")),
+    (name_that_is_no_text, ("'b\\udcff.png'", "not UTF-8")),
     (table_without_case, ("centers.csv", "a1")),
 ]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -44,6 +47,7 @@ STEPS = [
     *("round-1-1", "round-1-2", "evaluate-1"),
 ]
 RAY_SECONDS = 240.0
+RAY_END_SECONDS = 30.0
 RUN_SECONDS = 400.0
 
 
@@ -125,8 +129,15 @@ def run_alone(engine: str, campaign: Tiny, **variables: str) -> subprocess.Compl
     )
 
 
+def left_of_ray(mark: str) -> list[int]:
+    """What Ray started for a run and is still there although it was given time to end."""
+    deadline = time.monotonic() + RAY_END_SECONDS
+    while (found := ray_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
 def ray_processes(mark: str) -> list[int]:
-    """Processes that Ray started for a run and that are still there."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -138,10 +149,13 @@ def ray_processes(mark: str) -> list[int]:
 
 
 @pytest.fixture
-def ray_home() -> Any:
+def ray_home() -> Iterator[str]:
     """A short path: Ray's sockets lie under it, and theirs may have 107 characters at most."""
     with tempfile.TemporaryDirectory(prefix="fl", ignore_cleanup_errors=True) as folder:
         yield folder
+        for pid in ray_processes(folder):  # of a test that failed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.e2e
@@ -157,7 +171,7 @@ def test_ray_gives_the_same_bits(
     assert history(campaign) == history(uninterrupted())
     assert USAGE_REPORT not in shown
     assert "threads ['MainThread']" in done.stdout, shown
-    assert ray_processes(ray_home) == []
+    assert left_of_ray(ray_home) == []
 
 
 @pytest.mark.e2e
@@ -177,7 +191,7 @@ def test_ray_that_cannot_run_the_sites_says_so(make: Make, ray_home: str) -> Non
     assert done.returncode == 0, shown
     assert "SettingsError: --engine ray: Ray failed with 4096 CPU(s) and 0 GPU(s)" in done.stdout
     assert "Traceback" not in shown
-    assert ray_processes(ray_home) == []
+    assert left_of_ray(ray_home) == []
 
 
 def test_ray_missing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

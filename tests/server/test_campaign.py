@@ -244,7 +244,6 @@ def fails_once(site: str, kind: str, cycle: int, number: int) -> Callable[[str, 
     [
         (EVALUATE, 0, 0, "ignite"),
         (SELECT, 1, 0, "evaluate-0"),
-        (STATUS, 1, 0, "select-1"),
         (TRAIN, 1, 1, "corrected-1"),
         (TRAIN, 2, 2, "evaluate-2-1"),
         (EVALUATE, 2, 2, "round-2-2"),
@@ -263,6 +262,11 @@ def test_a_failed_step_is_repeated_and_nothing_else(
     # Discovery, then the step that failed: what was complete is not asked again.
     assert [k for _, k, _ in sites.asked[before : before + 4]][:4] == [DESCRIBE] * 3 + [kind]
     assert weight(tmp_path) == pytest.approx(5, abs=1e-4)
+
+
+def test_a_site_whose_status_fails_is_asked_again(tmp_path: Path) -> None:
+    sites = Sites("a", "b", "c", fail=fails_once("b", STATUS, 1, 0))
+    assert Campaign(settings(), tmp_path).run(sites).done == STEPS
 
 
 def test_a_site_that_failed_is_noted_where_the_quorum_holds(tmp_path: Path) -> None:

@@ -271,12 +271,19 @@ def test_sites_are_found_by_what_they_say() -> None:
     assert {name: node.node_id for name, node in found.items()}.items() >= {"a": 9, "b": 7}.items()
 
 
-def test_a_site_may_come_later_and_no_node_is_asked_twice(clock: FakeClock) -> None:
+def test_a_site_may_come_later_and_a_failing_node_is_asked_again(clock: FakeClock) -> None:
     grid = FakeGrid({1: says("a"), 2: says("b"), 3: fails()}, away={2})
     clock.on_sleep = lambda: clock.now > 103 and grid.away.clear()
     found = discover(grid, DESCRIPTION, expected=["a", "b"], timeout=60)
     assert set(found) == {"a", "b"}
-    assert sorted(m.metadata.dst_node_id for m in grid.pushed) == [1, 2, 3]
+    assert sorted(m.metadata.dst_node_id for m in grid.pushed) == [1, 2, 3, 3, 3]
+
+
+def test_nodes_that_keep_failing_end_the_wait(clock: FakeClock) -> None:
+    grid = FakeGrid({1: says("a"), 2: fails()})
+    with pytest.raises(RoundError, match=r"site 'b' is not connected \(1 of 2 missing\): \w"):
+        discover(grid, DESCRIPTION, expected=["a", "b"], timeout=3600)
+    assert clock.now < 115
 
 
 def test_two_nodes_of_one_name_are_refused() -> None:
@@ -286,7 +293,7 @@ def test_two_nodes_of_one_name_are_refused() -> None:
 
 
 def test_a_missing_site_is_named_when_the_time_is_up(clock: FakeClock) -> None:
-    with pytest.raises(RoundError, match=r"site 'b' is not connected \(2 of 3 missing after 5 s\)"):
+    with pytest.raises(RoundError, match=r"site 'b' is not connected \(2 of 3 missing\) after 5 s"):
         discover(FakeGrid({1: says("a")}), DESCRIPTION, expected=["a", "b", "c"], timeout=5)
     assert 105 <= clock.now < 106
 
