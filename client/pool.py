@@ -67,8 +67,8 @@ def view_pool(
 ) -> PoolView:
     """Predict and score the site's pool, or read it from the cache.
 
-    The cache is keyed by the weights, the spec, the cases and the site's folder of images, so a
-    stale entry is never read.
+    The cache is keyed by the weights, the spec and the names of the cases: images must not be
+    replaced under the same name while a campaign runs.
     """
     path = _cache_file(site, instruction, members)
     if (cached := _read(path)) is not None:

@@ -37,6 +37,7 @@ from strategies.base import RunningAverage, Strategy
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
+MAX_REASON = 300
 DESCRIBE_ATTEMPTS = 3
 GRACE_SECONDS = 10.0
 """So long a late site is waited for although every connected node has failed or answered."""
@@ -168,7 +169,8 @@ def _read(
     if message is None:
         return Answer(node.name, None, "no answer before the deadline", bytes_out=bytes_out)
     if message.has_error():
-        reason = message.error.reason or f"error code {message.error.code}"
+        reason = " ".join((message.error.reason or f"error code {message.error.code}").split())
+        reason = reason[:MAX_REASON]  # the site chose the text, the coordinator its length
         return Answer(node.name, None, reason, bytes_out=bytes_out)
     bytes_in = payload_bytes(message.content)
     try:

@@ -54,7 +54,7 @@ def test_unseen_kinds_scale_with_the_machine() -> None:
 
 def test_expected_steps_follow_the_campaign() -> None:
     federation = FederationSettings(rounds=8, evaluate_every=2, cycles=2)
-    settings = ExperimentSettings(federation=federation)
+    settings = ExperimentSettings(federation=federation, budgets=(4,))
     steps = expected_steps(ARM, settings)
     assert steps == {"select": 2, "corrected": 2, "round": 16, "evaluate": 2 * (1 + 3)}
     assert last_step(ARM, settings) == "evaluate-2"
