@@ -166,9 +166,7 @@ def _simulation(arguments: argparse.Namespace) -> float:
         campaign="benchmark",
         seed=0,
         spec=spec,
-        federation=FederationSettings(
-            rounds=arguments.rounds, steps_per_round=arguments.steps
-        ),
+        federation=FederationSettings(rounds=arguments.rounds, steps_per_round=arguments.steps),
         selection=SelectionSettings(),
         initial_model=folder / "start",
         training_sites=tuple(names),

@@ -118,9 +118,7 @@ REPEATED = ("federation.", "training.", "igniter.", "spec.model.", "spec.imaging
 def test_reference_names_every_setting_of_a_campaign() -> None:
     found = documented()
     own = {
-        key: default
-        for key, default in keys_of(CampaignSettings)
-        if not key.startswith(REPEATED)
+        key: default for key, default in keys_of(CampaignSettings) if not key.startswith(REPEATED)
     }
     assert {key: value for key, value in found.items() if key in own} == own
 
