@@ -119,7 +119,6 @@ class SelectInstruction(Step):
 
     spec: ModelSpec
     selection: SelectionSettings
-    strategy: StrategySettings
     pseudo_label_threshold: float = 0.9
     amp: bool = True
 
@@ -128,7 +127,6 @@ class EvaluateInstruction(Step):
     """Measure the model on the site's held-out cases; ``personal`` also a fine-tuned copy."""
 
     spec: ModelSpec
-    strategy: StrategySettings
     amp: bool = True
     personal_steps: NotNegative = 0
     training: TrainingSettings | None = None

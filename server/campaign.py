@@ -209,7 +209,6 @@ class Campaign:
             **self._where(cycle, 0),
             spec=s.spec,
             selection=s.selection,
-            strategy=s.federation.strategy,
             pseudo_label_threshold=s.training.pseudo_label_threshold,
             amp=s.training.amp,
         )
@@ -249,7 +248,6 @@ class Campaign:
         instruction = EvaluateInstruction(
             **self._where(cycle, number),
             spec=s.spec,
-            strategy=s.federation.strategy if cycle else FEDAVG,
             amp=s.training.amp,
             personal_steps=s.federation.personal_steps if s.federation.personal and final else 0,
             training=s.training if s.federation.personal and final else None,

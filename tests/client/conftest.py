@@ -102,7 +102,6 @@ def select_instruction(spec: ModelSpec) -> Callable[..., SelectInstruction]:
             cycle=cycle,
             spec=spec,
             selection=SelectionSettings(**wanted),  # type: ignore[arg-type]
-            strategy=StrategySettings(),
         )
 
     return make

@@ -16,7 +16,7 @@ from fedloop.imaging.geometry import Box, Grid, Resolution
 from fedloop.models.device import choose_device
 from fedloop.models.inference import WindowPrediction
 from fedloop.records import METRICS, EvaluateInstruction
-from fedloop.settings import ImagingSettings, StrategySettings
+from fedloop.settings import ImagingSettings
 
 
 @dataclass
@@ -152,7 +152,7 @@ def test_classes_are_told_apart(small) -> None:
 
 def instruct(spec, **changes: object) -> EvaluateInstruction:
     fields = {"campaign": "c", "seed": 0, "cycle": 1, "round": 2, "spec": spec}
-    return EvaluateInstruction(**(fields | {"strategy": StrategySettings()} | changes))  # type: ignore[arg-type]
+    return EvaluateInstruction(**(fields | changes))  # type: ignore[arg-type]
 
 
 def test_details_stay_and_scalars_leave(make_site, spec, members) -> None:

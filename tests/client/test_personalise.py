@@ -14,7 +14,7 @@ from fedloop.models.device import choose_device
 from fedloop.models.store import load_members
 from fedloop.models.weights import state_arrays
 from fedloop.records import EvaluateInstruction
-from fedloop.settings import StrategySettings, TrainingSettings
+from fedloop.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -25,7 +25,6 @@ def instruction(spec) -> EvaluateInstruction:
         cycle=1,
         round=2,
         spec=spec,
-        strategy=StrategySettings(),
         training=TrainingSettings(batch_size=4),
         personal_steps=3,
     )

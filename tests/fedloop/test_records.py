@@ -62,12 +62,8 @@ INSTRUCTIONS: tuple[Step, ...] = (
         steps=5,
         total_steps=20,
     ),
-    SelectInstruction(
-        **WHERE, spec=SPEC, selection=SelectionSettings(), strategy=StrategySettings()
-    ),
-    EvaluateInstruction(
-        **WHERE, spec=SPEC, strategy=StrategySettings(), training=TrainingSettings()
-    ),
+    SelectInstruction(**WHERE, spec=SPEC, selection=SelectionSettings()),
+    EvaluateInstruction(**WHERE, spec=SPEC, training=TrainingSettings()),
     StatusInstruction(**WHERE),
     DescribeInstruction(**WHERE),
 )

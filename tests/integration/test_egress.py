@@ -489,9 +489,7 @@ class TestSiteRefusesBadInstructions:
 
     def test_weights_of_another_network(self, make: Make) -> None:
         spec = tiny.campaign_settings().spec
-        instruction = EvaluateInstruction(
-            campaign=tiny.CAMPAIGN, seed=7, spec=spec, strategy=StrategySettings()
-        )
+        instruction = EvaluateInstruction(campaign=tiny.CAMPAIGN, seed=7, spec=spec)
         members = [{"w": np.zeros(3, np.float32)}] * 2
         reply = ask_north(make(), EVALUATE, encode_instruction(instruction, members))
         assert reason_of(reply).startswith("model: site 'north' could not")

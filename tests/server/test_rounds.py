@@ -52,7 +52,7 @@ TRAINING = TrainInstruction(
     steps=1,
     total_steps=1,
 )
-EVALUATION = EvaluateInstruction(campaign="c", seed=0, spec=SPEC, strategy=StrategySettings())
+EVALUATION = EvaluateInstruction(campaign="c", seed=0, spec=SPEC)
 DESCRIPTION = DescribeInstruction(campaign="c", seed=0)
 CURRENT: list[Arrays] = [
     {"w": np.full((2, 2), k + 1, np.float32), "norm.weight": np.full(2, 7, np.float32)}
