@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,12 @@ def run_campaign(
     """
     if importlib.util.find_spec("ray") is None:
         raise SettingsError("--engine ray needs Ray: pip install 'fedloop[ray]'")
+    if " " in sys.executable:
+        # Ray splits its workers' command line at spaces and then waits for them for ever.
+        raise SettingsError(
+            f"--engine ray: Ray cannot start from a path with a space ({sys.executable}); "
+            "move the environment to one without"
+        )
     _stay_silent()
     from flwr.simulation import run_simulation
 
