@@ -50,6 +50,7 @@ from strategies.registry import build_strategy
 log = logging.getLogger(__name__)
 
 SITE_FOLDER_KEY = "site-folder"
+MAX_LOGGED, MAX_SUMMARY = 20_000, 1_000
 ERROR_CODE = 2
 """Flower's code for "the ClientApp raised": what a coordinator's tools expect of a site error."""
 
@@ -101,7 +102,6 @@ def _answer(
     folder, name = None, "unknown"
     try:
         folder = find_folder()
-        name = folder.name
         site = open_site(folder)
         name = site.name
         if site.settings.threads:
@@ -177,13 +177,20 @@ def _log_locally(folder: Path | None, kind: str, error: Exception) -> None:
         return
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        text = "".join(traceback.format_exception(error))
-        summary = " ".join(str(error).split()) or type(error).__name__
+        # Indented and without control characters, so that no text of others looks like a line of
+        # this log; cut, so that it cannot fill the disk.
+        trace = "".join(traceback.format_exception(error))[-MAX_LOGGED:]
+        text = "".join(f"    {_printable(line)}\n" for line in trace.splitlines())
+        summary = _printable(" ".join(str(error).split()) or type(error).__name__)[:MAX_SUMMARY]
         # File names that are no UTF-8 reach Python as lone surrogates.
         with (folder / LOG_FILE).open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{stamp} {kind} failed\n{text}ERROR {summary}\n")
     except Exception:  # a failure here would leave in Flower's words: with its text
         log.exception("the site's log cannot be written")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _folder_of(context: Context) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -24,15 +24,26 @@ class LocalState:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def overlay(self, step: Step, members: Sequence[Arrays], *, before: bool) -> list[Arrays]:
+    def overlay(
+        self,
+        step: Step,
+        members: Sequence[Arrays],
+        *,
+        before: bool,
+        keep: Callable[[str], bool] = lambda _: True,
+    ) -> list[Arrays]:
         """The received members with the site's own local arrays laid over them.
 
         Args:
             before: use what was stored in rounds before ``step`` (training), else up to and with
                 it (selection, evaluation).
+            keep: names of the local arrays to lay over.
         """
         limit = (step.cycle, step.round - 1 if before else step.round)
-        return [{**arrays, **self._latest(k, limit)} for k, arrays in enumerate(members)]
+        return [
+            {**arrays, **{n: a for n, a in self._latest(k, limit).items() if keep(n)}}
+            for k, arrays in enumerate(members)
+        ]
 
     def save(self, step: Step, members: Sequence[Arrays]) -> None:
         """Keep the local arrays a round ended with; old rounds are removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -208,7 +209,16 @@ def _read(path: Path) -> PoolView | None:
         # Opened here: NumPy forgets to close a file it cannot read.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return PoolView(**{field.name: stored[field.name] for field in fields(PoolView)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        EOFError,
+        TypeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         # A missing or torn cache entry is computed again; it holds nothing else.
         return None
 

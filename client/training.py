@@ -12,7 +12,7 @@ from torch import nn
 
 from client.batches import BatchSampler, Source
 from client.localstate import LocalState
-from client.networks import load_networks
+from client.networks import load_networks, norm_arrays
 from client.pool import remembered_view
 from client.site import Site
 from fedloop import seeds
@@ -23,7 +23,7 @@ from fedloop.models.device import Device, autocast, choose_device
 from fedloop.models.inputs import to_input
 from fedloop.models.losses import build_loss
 from fedloop.models.optimisers import build_optimiser, cosine
-from fedloop.models.weights import norm_names, state_arrays
+from fedloop.models.weights import state_arrays
 from fedloop.records import Arrays, TrainInstruction
 from strategies.base import Strategy
 from strategies.registry import build_strategy
@@ -47,7 +47,11 @@ def train(site: Site, instruction: TrainInstruction, members: Sequence[Arrays]) 
     sources = training_sources(site, instruction)
     strategy = build_strategy(instruction.strategy)
     local = LocalState(site.folder / "local" / instruction.campaign)
-    started = local.overlay(instruction, members, before=True)
+    norms = norm_arrays(instruction.spec, device)
+    # Only what stays here under this strategy: another one asked for later must not take it along.
+    started = local.overlay(
+        instruction, members, before=True, keep=lambda name: strategy.is_local(name, norms)
+    )
     networks = load_networks(instruction.spec, started, device)
     losses, shared, kept = [], [], []
     for member, network in enumerate(networks):
@@ -60,7 +64,6 @@ def train(site: Site, instruction: TrainInstruction, members: Sequence[Arrays]) 
             purpose="train",
         )
         losses.append(train_network(network, sources, instruction, strategy, device, seed))
-        norms = norm_names(network)
         arrays = state_arrays(network)
         shared.append({n: a for n, a in arrays.items() if not strategy.is_local(n, norms)})
         kept.append({n: a for n, a in arrays.items() if strategy.is_local(n, norms)})

@@ -22,12 +22,12 @@ import re
 import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from fedloop.errors import WireError
 from fedloop.settings import (
@@ -37,8 +37,10 @@ from fedloop.settings import (
     Positive,
     SelectionSettings,
     Settings,
+    Steps,
     StrategySettings,
     TrainingSettings,
+    Turn,
 )
 
 SCHEMA = 1
@@ -78,6 +80,7 @@ _NUMPY_ERRORS = (
     EOFError,
     SyntaxError,  # its header is parsed as a Python literal
     tokenize.TokenError,
+    LookupError,  # of a dtype description that is an empty tuple
     RecursionError,
     MemoryError,
     OverflowError,
@@ -94,8 +97,8 @@ class Step(Settings):
 
     campaign: CampaignName
     seed: NotNegative
-    cycle: NotNegative = 0
-    round: NotNegative = 0
+    cycle: Turn = 0
+    round: Turn = 0
 
 
 class TrainInstruction(Step):
@@ -108,10 +111,10 @@ class TrainInstruction(Step):
     spec: ModelSpec
     training: TrainingSettings
     strategy: StrategySettings
-    steps: Positive
+    steps: Steps
     first_step: NotNegative = 0
     total_steps: Positive
-    labels: str = "corrections"
+    labels: Literal["site", "corrections"] = "corrections"
 
 
 class SelectInstruction(Step):
@@ -128,7 +131,7 @@ class EvaluateInstruction(Step):
 
     spec: ModelSpec
     amp: bool = True
-    personal_steps: NotNegative = 0
+    personal_steps: int = Field(default=0, ge=0, le=1_000_000)
     training: TrainingSettings | None = None
 
 

@@ -14,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+Turn = Annotated[int, Field(ge=0, le=10_000)]
+"""A cycle or a round. These and other upper bounds keep an instruction from asking a site for
+endless work or memory."""
 CampaignName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=128)]
 """Also the name of folders, at the coordinator and at every site."""
 
@@ -42,7 +46,9 @@ class IntensitySettings(Settings):
 class ImagingSettings(Settings):
     """Patch geometry and preprocessing, equal at every site of a campaign."""
 
-    patch_size: tuple[Positive, ...] = (64, 64)
+    patch_size: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(64, 64), min_length=2, max_length=3
+    )
     mpp: float | None = Field(default=None, gt=0, description="working microns per pixel (slides)")
     spacing_mm: tuple[float, float, float] | None = Field(
         default=None, description="resample volumes to this voxel size; none keeps their own"
@@ -53,8 +59,12 @@ class ImagingSettings(Settings):
         description="what counts as tissue: stained (saturation), not black (bright), everything",
     )
     min_tissue: Fraction = Field(default=0.3, description="patches with less tissue are skipped")
-    window_cells: Positive = Field(default=6, description="patches per axis read in one inference")
-    halo: NotNegative = Field(default=16, description="context voxels around an inference window")
+    window_cells: Positive = Field(
+        default=6, le=64, description="patches per axis read in one inference"
+    )
+    halo: NotNegative = Field(
+        default=16, le=512, description="context voxels around an inference window"
+    )
 
 
 class AugmentSettings(Settings):
@@ -137,7 +147,7 @@ class ModelSettings(Settings):
         "norm": "batch",
         "bias": False,
     }
-    members: Positive = 3
+    members: Positive = Field(default=3, le=64)
 
 
 class OptimiserSettings(Settings):
@@ -151,7 +161,7 @@ class TrainingSettings(Settings):
     """One site's local training; ``steps`` are per round."""
 
     optimiser: OptimiserSettings = OptimiserSettings()
-    batch_size: Positive = 16
+    batch_size: Positive = Field(default=16, le=4096)
     loss: Literal["dice_ce", "ce"] = "dice_ce"
     augment: AugmentSettings = AugmentSettings()
     amp: bool = Field(default=True, description="bfloat16 autocast (CUDA and CPU)")
@@ -166,7 +176,7 @@ class IgniterSettings(Settings):
     """The first model, trained at one site on its own labels."""
 
     site: str | None = Field(default=None, description="none: the center with the most cases")
-    steps: Positive = 500
+    steps: Steps = 500
     learning_rate: float = Field(default=3e-3, gt=0)
 
 
@@ -182,9 +192,11 @@ class StrategySettings(Settings):
 
 class FederationSettings(Settings):
     strategy: StrategySettings = StrategySettings()
-    rounds: Positive = 8
-    steps_per_round: Positive = 5
-    cycles: Positive = Field(default=1, description="select → correct → rounds, this many times")
+    rounds: Positive = Field(default=8, le=10_000)
+    steps_per_round: Steps = 5
+    cycles: Positive = Field(
+        default=1, le=10_000, description="select → correct → rounds, this many times"
+    )
     weighting: Literal["uniform", "examples"] = Field(
         default="uniform",
         description="how a site counts in the average: all equal, or by its training examples",
@@ -201,7 +213,7 @@ class FederationSettings(Settings):
         default=0, description="also measure Dice after every n-th round; 0: at the end of a cycle"
     )
     personal: bool = Field(default=False, description="also fine-tune and score a site's own copy")
-    personal_steps: Positive = 20
+    personal_steps: Steps = 20
 
 
 class SelectionSettings(Settings):
@@ -209,7 +221,7 @@ class SelectionSettings(Settings):
 
     strategy: str = "anchors_doubt"
     parameters: dict[str, Any] = {}
-    patches: Positive = Field(default=5, description="patches per site and cycle")
+    patches: Positive = Field(default=5, le=100_000, description="patches per site and cycle")
     per_case_quota: NotNegative = Field(default=0, description="most patches of a case; 0: none")
 
 
@@ -249,7 +261,7 @@ class ExperimentSettings(Settings):
         ArmSettings(name="default", strategy="anchors_doubt"),
     )
     bounds: tuple[Literal["site_alone", "pooled", "oracle"], ...] = ()
-    bound_steps: Positive = 500
+    bound_steps: Steps = 500
     per_case_quota: NotNegative = Field(default=0, description="most patches of a case; 0: none")
     data: DataSettings = DataSettings()
     imaging: ImagingSettings = ImagingSettings()

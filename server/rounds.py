@@ -18,6 +18,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedloop.errors import RoundError, WireError
+from fedloop.privacy.egress import plain
 from fedloop.records import (
     DESCRIBE,
     TRAIN,
@@ -101,6 +102,9 @@ def discover(
                 continue
             known.add(node.node_id)
             name = answer.reply.site
+            if name not in expected:
+                log.warning("a node that this campaign does not ask says it is %r", name)
+                continue
             if name in found:
                 raise RoundError(f"two nodes say they are site {name!r}; names must be unique")
             found[name] = SiteNode(name, node.node_id)
@@ -169,8 +173,8 @@ def _read(
     if message is None:
         return Answer(node.name, None, "no answer before the deadline", bytes_out=bytes_out)
     if message.has_error():
-        reason = " ".join((message.error.reason or f"error code {message.error.code}").split())
-        reason = reason[:MAX_REASON]  # the site chose the text, the coordinator its length
+        # The site chose the text; the coordinator's terminal and log choose what they show of it.
+        reason = plain(message.error.reason or f"error code {message.error.code}", MAX_REASON)
         return Answer(node.name, None, reason, bytes_out=bytes_out)
     bytes_in = payload_bytes(message.content)
     try:
@@ -178,8 +182,12 @@ def _read(
         if kind != DESCRIBE and reply.site != node.name:
             raise WireError(f"site {node.name!r}: key 'site' says it is {reply.site!r}")
     except WireError as error:
-        text = str(error)
+        text = plain(str(error), MAX_REASON)
         text = text if repr(node.name) in text else f"site {node.name!r}: {text}"
+        return Answer(node.name, None, text, bytes_in, bytes_out)
+    except Exception as error:  # a reply nobody foresaw costs its site the round, not the campaign
+        log.exception("the reply of site %s cannot be decoded", node.name)
+        text = f"site {node.name!r}: its reply cannot be decoded ({type(error).__name__})"
         return Answer(node.name, None, text, bytes_in, bytes_out)
     return Answer(node.name, reply, None, bytes_in, bytes_out)
 
@@ -270,6 +278,8 @@ def _spoiled(arrays: Arrays, current: Mapping[str, Any], member: int) -> str | N
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             return f"array {name!r} of member {member} holds NaN or infinite values"
+        if name.endswith("running_var") and (values < 0).any():
+            return f"array {name!r} of member {member} holds negative variances"
         old = current[name].astype(np.float64)
         # Plain sums: a threaded BLAS product of such short vectors costs far more than it saves.
         distance += float(np.square(values - old).sum())

@@ -62,6 +62,9 @@ def open_dataset(
     assignment = assign(layout, rows, root, data)
     categories = _categories(layout, rows, root)
     found = {item.case_id: item for item in layout.found}
+    for name in (*assignment.centers, *found):
+        if not name.isprintable():
+            raise DataError(f"{root}: the name {name!r} holds control characters: rename it")
     centers = {
         center: tuple(open_case(found[c], center, categories[c], data, imaging) for c in cases)
         for center, cases in assignment.centers.items()

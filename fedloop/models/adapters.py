@@ -60,6 +60,12 @@ def _usual(task: Task) -> dict[str, Any]:
     }
 
 
+def _without_download(construct: Callable[..., nn.Module]) -> Callable[[Task], dict[str, Any]]:
+    # Pretrained weights are downloads, which a hospital's site must never attempt.
+    extra = {"pretrained": False} if "pretrained" in inspect.signature(construct).parameters else {}
+    return lambda task: _usual(task) | extra
+
+
 def _dynunet(task: Task) -> dict[str, Any]:
     # Deep supervision adds an axis in training only; the loss sees one output.
     return _usual(task) | {"deep_supervision": False, "deep_supr_num": 1}
@@ -67,11 +73,6 @@ def _dynunet(task: Task) -> dict[str, Any]:
 
 def _unetr(task: Task) -> dict[str, Any]:
     return _usual(task) | {"img_size": task.patch_size}
-
-
-def _flexible(task: Task) -> dict[str, Any]:
-    # Pretrained encoders are downloads, which a hospital's site must never attempt.
-    return _usual(task) | {"pretrained": False}
 
 
 def _dints_fixed(task: Task) -> dict[str, Any]:
@@ -95,7 +96,11 @@ ADAPTERS: dict[str, Adapter] = {
     "UNETR": Adapter(_NETS.UNETR, _unetr),
     "SwinUNETR": Adapter(_NETS.SwinUNETR, _usual),
     "AttentionUnet": Adapter(_NETS.AttentionUnet, _usual, _LEVELS),
-    "FlexibleUNet": Adapter(_NETS.FlexibleUNet, _flexible, {"backbone": "efficientnet-b0"}),
+    "FlexibleUNet": Adapter(
+        _NETS.FlexibleUNet,
+        _without_download(_NETS.FlexibleUNet),
+        {"backbone": "efficientnet-b0"},
+    ),
     "DiNTS": Adapter(build_dints, _dints_fixed),
 }
 """The tested networks."""
@@ -116,7 +121,7 @@ def find_adapter(name: str) -> Adapter:
     if name not in _WARNED:
         _WARNED.add(name)
         _LOG.warning("network %s is not among the tested ones (%s)", name, ", ".join(ADAPTERS))
-    return Adapter(others[name], _usual)
+    return Adapter(others[name], _without_download(others[name]))
 
 
 def _others() -> dict[str, Callable[..., nn.Module]]:

@@ -42,4 +42,9 @@ def safe_reason(error: Exception, site: str) -> str:
     else:
         name = site[:MAX_NAME]
         text = f"{code}: site {name!r} could not carry out the request; details are in its own log"
-    return _UNSAFE.sub("?", text)[:MAX_REASON]
+    return plain(text, MAX_REASON)
+
+
+def plain(text: str, length: int) -> str:
+    """Text from the other side, fit for a terminal, a log and a report."""
+    return _UNSAFE.sub("?", text[: 4 * length])[:length]

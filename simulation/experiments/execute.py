@@ -163,7 +163,7 @@ def _write_sites(
             threads=1 if settings.device != "cuda" else 0,
         )
         folders[name] = site_folder(job, out, name)
-        folders[name].mkdir(parents=True, exist_ok=True)
+        folders[name].mkdir(mode=0o700, parents=True, exist_ok=True)
         configuration.save(site, folders[name] / SITE_FILE)
     return folders
 

@@ -101,3 +101,13 @@ def test_any_sequence_of_rounds_and_repeats_equals_an_uninterrupted_one(
             start = seen(state, at(1, number), before=True)[0]
             state.save(at(1, number), norms(start + 1))
     assert seen(state, at(1, len(repeats)), before=False)[0] == len(repeats) - 1
+
+
+def test_only_what_is_kept_is_laid_over(state: LocalState) -> None:
+    """A strategy under which an array travels must not take along what another left here."""
+    state.save(at(1, 1), [{"norm": np.full(2, 7, np.float32)}])
+    received = [{"norm": np.zeros(2, np.float32)}]
+    (arrays,) = state.overlay(at(1, 2), received, before=True, keep=lambda name: name != "norm")
+    assert (arrays["norm"] == 0).all()
+    (arrays,) = state.overlay(at(1, 2), received, before=True)
+    assert (arrays["norm"] == 7).all()

@@ -280,6 +280,8 @@ def _npy(header: str, data: bytes = b"") -> bytes:
         _npy("{'descr': (,"),
         _npy("{'''"),
         _npy("1"),
+        _npy("{'descr': (), 'fortran_order': False, 'shape': (2, 3)}"),
+        _npy("{'descr': [('a', ())], 'fortran_order': False, 'shape': (2, 3)}"),
     ],
 )
 def test_malformed_array_bytes_are_a_wire_error(data: bytes) -> None:

@@ -440,7 +440,7 @@ class TestExceptionTextStaysAtTheSite:
         (folder / "site.yaml").write_text(f"name: north\npatient: {PATIENT}\n", encoding="utf-8")
         reply = ask_north(campaign, "query.describe", describe())
         assert reason_of(reply) == (
-            "settings: site 'north' could not carry out the request; details are in its own log"
+            "settings: site 'unknown' could not carry out the request; details are in its own log"
         )
         assert "unknown key 'patient'" in (folder / LOG_FILE).read_text(encoding="utf-8")
 

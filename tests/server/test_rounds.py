@@ -442,3 +442,29 @@ def test_what_was_asked_is_in_the_message() -> None:
     assert instruction == TRAINING
     assert len(members) == 2
     assert message.metadata.ttl >= 30
+
+
+# ------------------------------------------------------------------ hostile sites
+
+
+def test_negative_variances_cost_their_site_the_round() -> None:
+    current = [{"n.running_var": np.ones(2, np.float32)}]
+    update = {"n.running_var": np.array([0.5, -0.1], np.float32)}
+    answer = Answer("a", Reply("a", {"examples": 1.0}, (update,), 0), None)
+    checked = rounds._accept(answer, current, lambda reply: 1.0)
+    assert checked.reply is None
+    assert "'n.running_var' of member 0 holds negative variances" in str(checked.failure)
+
+
+def test_error_texts_are_fit_for_a_terminal() -> None:
+    grid = FakeGrid({50: fails("\x1b]0;owned\x07\x1b[2J" + "x" * 10_000)})
+    ((_, answer),) = rounds.ask(grid, EVALUATE, nodes("a"), EVALUATION, timeout=5)
+    assert answer.failure is not None
+    assert answer.failure.isprintable()
+    assert len(answer.failure) <= rounds.MAX_REASON
+
+
+def test_a_node_of_another_name_is_not_asked(clock: FakeClock) -> None:
+    grid = FakeGrid({1: says("a"), 2: says("stranger"), 3: says("stranger")})
+    found = discover(grid, DESCRIPTION, expected=["a"], timeout=5)
+    assert set(found) == {"a"}

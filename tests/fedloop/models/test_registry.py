@@ -100,7 +100,8 @@ def test_unknown_parameter_names_the_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"), [("UNet", "in_channels"), ("FlexibleUNet", "pretrained")]
+    ("name", "parameter"),
+    [("UNet", "in_channels"), ("FlexibleUNet", "pretrained"), ("DenseNet121", "pretrained")],
 )
 def test_parameters_of_fedloop_are_refused(name: str, parameter: str) -> None:
     with pytest.raises(ModelError, match=f"{name}: parameter '{parameter}' is set by fedloop"):
