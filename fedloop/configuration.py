@@ -328,4 +328,4 @@ def suggest(name: str, known: Sequence[str]) -> str:
     """``"; did you mean 'x'? known: ..."`` for an error about a mistyped registry name."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} known: {', '.join(list(known)[:ALLOWED_SHOWN])}"
+    return f"{hint or ';'} known: {', '.join(list(known)[:ALLOWED_SHOWN])}"

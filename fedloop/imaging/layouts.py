@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +110,15 @@ def _pairs(images: Path, label_folders: list[Path], folder: str = "") -> tuple[F
 def _is_image(path: Path) -> bool:
     known = bool(suffix_of(path.name, IMAGE_SUFFIXES))
     if not known and path.is_file():
-        logger.warning("%s: not an image that fedloop reads, left out", path)
+        _leave_out(path)
     return known
+
+
+@functools.lru_cache(maxsize=1024)
+def _leave_out(path: Path) -> None:
+    """Told once per file and process: a data set is opened many times."""
+    if path.name.lower() not in ("thumbs.db", "desktop.ini"):
+        logger.warning("%s: not an image that fedloop reads, left out", path)
 
 
 def _case_id(path: Path) -> str:

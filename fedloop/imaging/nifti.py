@@ -86,6 +86,12 @@ def _bytes(path: Path, count: int | None) -> bytes:
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
             return bytes(stream.read() if count is None else stream.read(count))
+    except gzip.BadGzipFile as error:
+        if "CRC" not in str(error) and "length" not in str(error):
+            raise DataError(
+                f"{path} is no gzip file, although it is named .gz: rename it"
+            ) from error
+        raise DataError(f"{path} fails its checksum ({one_line(error)}): copy it again") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} is truncated or fails its checksum ({one_line(error)}): copy it again"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,8 @@ def run_campaign(
             f"--engine ray: Ray cannot start from a path with a space ({sys.executable}); "
             "move the environment to one without"
         )
+    if address:
+        require_cluster(address)
     _stay_silent()
     from flwr.simulation import run_simulation
 
@@ -80,6 +83,18 @@ def run_campaign(
         ) from error
     finally:
         stop.set()
+
+
+def require_cluster(address: str) -> None:
+    """Raises: SettingsError: nothing listens there; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(
+            f"--address {address}: no Ray cluster answers there ({error}); expected HOST:PORT as "
+            "`ray start --head` prints it"
+        ) from None
 
 
 def _stoppable(campaign: ServerApp, stop: Event) -> ServerApp:

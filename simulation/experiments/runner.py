@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -110,6 +111,8 @@ _queue: SimpleQueue[tuple[Job, str] | None] | None = None
 def _start_worker(out: Path, queue: SimpleQueue[tuple[Job, str] | None]) -> None:
     global _queue
     _queue = queue
+    # What is odd about the images was told by the main process already.
+    logging.getLogger("fedloop.imaging").setLevel(logging.ERROR)
     hold_as_worker(out)
 
 

@@ -82,6 +82,10 @@ def simulate(
     """
     out = out.resolve()
     _check_names(settings)
+    if engine.address:
+        from simulation.engines.ray import require_cluster
+
+        require_cluster(engine.address)
     device = choose_device(settings.device)
     reporter.say(device.message)
     with exclusive(out):
@@ -91,6 +95,8 @@ def simulate(
         workers = _workers(settings, engine, on_gpu=device.is_cuda)
         try:
             worlds = _prepare(settings, out, workers, reporter)
+            for note in sorted({note for world in worlds.values() for note in world.notes}):
+                reporter.say(f"note: {note}")
             _check_model(settings, worlds[settings.seeds[0]])
         except FedloopError:
             if fresh:

@@ -127,9 +127,11 @@ def _center_message(study: Study) -> str:
         return "No center can be compared with the uncorrected model."
     mean = {center: float(np.mean(list(of.values()))) for center, of in gains.items()}
     best, worst = max(mean, key=mean.__getitem__), min(mean, key=mean.__getitem__)
-    text = f"Averaged over the methods, correction raises Dice most at {best} ({mean[best]:+.3f})"
-    text += f" and least at {worst} ({mean[worst]:+.3f})." if worst != best else "."
-    text = text.replace("(-", "(−")
+    text = f"Averaged over the methods, Dice changes by {mean[best]:+.3f} at {best}"
+    text += (
+        f" (the best) and by {mean[worst]:+.3f} at {worst} (the worst)." if worst != best else "."
+    )
+    text = text.replace("by -", "by −")
     if losers := [center for center, of in gains.items() if min(of.values()) < 0]:
         text += f" At least one method ends below the uncorrected model at: {', '.join(losers)}."
     return text

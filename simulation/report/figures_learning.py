@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from simulation.report.figures import Drawing
@@ -129,6 +130,6 @@ def _by_round(rounds: Table, measure: str) -> tuple[NDArray[np.int64], NDArray[n
 def _finish(axes: Axes, label: str, ends: list[tuple[float, float, ArmStyle]]) -> None:
     axes.set_xlabel("round")
     axes.set_ylabel(label)
-    axes.locator_params(axis="x", integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(right=axes.get_xlim()[1])
     label_ends(axes, ends)

@@ -40,8 +40,8 @@ def selection_composition(study: Study, styles: Mapping[str, ArmStyle]) -> Drawi
         "What was chosen",
         f"Of the patches {best} chose, {share[best]:.0f} % hold foreground; of those of {worst}, "
         f"{share[worst]:.0f} %.",
-        "Foreground by the reference the simulated clinician corrects to. Methods that find "
-        "lesions also ask for more correction (right).",
+        "Foreground by the reference the simulated clinician corrects to; right: voxels changed "
+        "per patch, the work a choice asks for.",
         figure,
         HEADER,
         rows,

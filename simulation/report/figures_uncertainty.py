@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from simulation.report.figures import Drawing
@@ -88,6 +88,10 @@ def _draw(axes: Axes, patches: Table, outcome: str, *, linear: bool) -> list[tup
         linewidths=0.1,
         yscale="linear" if linear else "log",
     )
+    if not linear:
+        # Figures do not parse TeX (names may hold a dollar), so log ticks are written plainly.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     rows = []
     for members in _quantile_bins(x):
         middle = float(x[members].mean())

@@ -93,7 +93,7 @@ def _strip(
     return Drawing(
         f"pictures_{arm}_{number}",
         f"{arm} at {center}",
-        f"Best, median and worst test case of {center} with {arm}: Dice {changes}.",
+        f"Test cases of {center} with {arm}, picked by rule: Dice {changes}.",
         caption,
         figure,
         ("rank", "seed", "arm", "budget", "center", "case", "dice_before", "dice_after"),

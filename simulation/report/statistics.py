@@ -26,6 +26,8 @@ Outcomes = Mapping[int, Mapping[str, float]]
 
 Verdict = Literal["better", "worse", "no difference shown", "one seed: no interval"]
 
+FEWEST_CLUSTERS = 5
+"""Of fewer cases a bootstrap has too few distinct resamples for an interval."""
 CONFIDENCE = 0.95
 
 SMALLEST_ERROR = 1e-12
@@ -333,7 +335,7 @@ def _correlate(
     x_level, y_level = _levels(x), _levels(y)
     rho = _weighted_spearman(x_level, y_level, np.ones(len(x)))
     low = high = None
-    if rho is not None and clusters > 1:
+    if rho is not None and clusters >= FEWEST_CLUSTERS:
         drawn = []
         for _ in range(resamples):
             # To draw clusters with replacement is to weight each by how often it was drawn.

@@ -246,10 +246,17 @@ def test_the_interval_holds_rho_and_is_repeatable() -> None:
 
 
 def test_the_bootstrap_draws_whole_cases() -> None:
-    # Two cases, perfect in each: whichever are drawn, the order within them stays.
-    x = np.array([1.0, 2.0, 3.0, 11.0, 12.0, 13.0])
+    # Five cases, perfect in each: whichever are drawn, the order within them stays.
+    x = np.arange(15.0)
+    cases = list("pppqqqrrrsssttt")
+    found = spearman(x, x, seed=[0] * 15, center=["a"] * 15, case=cases, resamples=50)
+    assert found.overall == Correlation(1.0, 1.0, 1.0, 15, 5)
+
+
+def test_few_cases_give_no_interval() -> None:
+    x = np.arange(6.0)
     found = spearman(x, x, seed=[0] * 6, center=["a"] * 6, case=list("pppqqq"), resamples=50)
-    assert found.overall == Correlation(1.0, 1.0, 1.0, 6, 2)
+    assert found.overall == Correlation(1.0, None, None, 6, 2)
 
 
 def test_clustering_widens_the_interval() -> None:
