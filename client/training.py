@@ -121,7 +121,8 @@ def _correction_sources(
         raise DataError(f"site {site.name!r}: its pool has changed since patches were selected")
     agreed = view.agreed
     rest = np.setdiff1d(np.arange(len(agreed)), index)
-    rest = rest[(agreed[rest] != IGNORE).reshape(len(rest), -1).any(axis=1)]
+    known = (agreed[rest] != IGNORE).any(axis=tuple(range(1, agreed.ndim)))
+    rest = rest[known]
     if len(rest):
         found.append(Source("agreed", bank.images[rest], agreed[rest], agreed_share))
     return found

@@ -28,7 +28,7 @@ from simulation.experiments.lock import exclusive
 from simulation.experiments.pictures import draw_pictures
 from simulation.experiments.provenance import read_record, run_record, write_record
 from simulation.experiments.runner import Plan, run_parallel, run_serial
-from simulation.experiments.world import World, open_world, prepare_data
+from simulation.experiments.world import World, open_world, prepare_data, require_patches
 from simulation.progress import Reporter
 from simulation.report.build import build_report
 from strategies.registry import build_strategy
@@ -97,6 +97,7 @@ def simulate(
             worlds = _prepare(settings, out, workers, reporter)
             for note in sorted({note for world in worlds.values() for note in world.notes}):
                 reporter.say(f"note: {note}")
+            require_patches(settings, worlds[settings.seeds[0]])
             _check_model(settings, worlds[settings.seeds[0]])
         except FedloopError:
             if fresh:

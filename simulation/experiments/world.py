@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedloop.errors import DataError, SettingsError
+from fedloop.imaging.bank import tissue_share
+from fedloop.imaging.case import Case
 from fedloop.imaging.dataset import Dataset, check, open_dataset
 from fedloop.imaging.deal import deal
-from fedloop.settings import DataSettings, ExperimentSettings
+from fedloop.imaging.geometry import Grid
+from fedloop.settings import DataSettings, ExperimentSettings, ImagingSettings
 from simulation.experiments.jobs import POOLED
 from simulation.experiments.lock import hold_as_worker
 from simulation.synthetic import finish, is_finished, slide_plan, write_slide
@@ -123,6 +126,34 @@ def open_world(settings: ExperimentSettings, out: Path, seed: int) -> World:
         in_channels=_channels(dataset),
         rule=dataset.rule,
         notes=tuple(notes),
+    )
+
+
+def require_patches(settings: ExperimentSettings, world: World) -> None:
+    """Fail before training, not after, where a center would have nothing to train on or choose.
+
+    Raises:
+        DataError: no case of a center's labelled or pool cases shows a patch with enough tissue.
+    """
+    imaging = settings.imaging
+    dataset = open_dataset(world.data, imaging)
+    for name, roles in world.centers.items():
+        wanted = {*roles.labelled, *roles.pool}
+        cases = [case for case in dataset.centers[name] if case.case_id in wanted]
+        if not any(_has_patch(case, imaging) for case in cases):
+            raise DataError(
+                f"center {name!r}: none of its {len(cases)} cases for training shows a patch with "
+                f"at least {imaging.min_tissue:.0%} tissue (imaging.tissue is "
+                f"{imaging.tissue!r}); check the images, or set imaging.tissue=all"
+            )
+
+
+def _has_patch(case: Case, imaging: ImagingSettings) -> bool:
+    grid = Grid(case.shape, imaging.patch_size)
+    return any(
+        ((share := tissue_share(case, window, imaging.patch_size)) > 0).any()
+        and (share >= imaging.min_tissue).any()
+        for window in grid.windows(imaging.window_cells)
     )
 
 

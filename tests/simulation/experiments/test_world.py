@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from fedloop.errors import DataError, SettingsError
-from simulation.experiments.world import World, open_world, prepare_data
+from fedloop.settings import DataSettings, ExperimentSettings, ImagingSettings
+from simulation.experiments.world import World, open_world, prepare_data, require_patches
 
 
 def opened(settings, seed: int = 0, out: Path = Path("nowhere")) -> World:
@@ -77,3 +78,26 @@ def test_a_bad_case_is_found_before_anything_runs(own_pictures, experiment, tmp_
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(own_pictures / "c" / "labels" / "case20.png")
     with pytest.raises(DataError, match="case20"):
         prepare_data(experiment(own_pictures), tmp_path, 0, workers=1, progress=lambda *_: None)
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_center_without_a_patch_is_found_before_training(tmp_path: Path, dark: bool) -> None:
+    rng = np.random.default_rng(0)
+    for center in ("a", "b"):
+        for kind in ("images", "labels"):
+            (tmp_path / center / kind).mkdir(parents=True)
+        for number in range(2):
+            image = rng.integers(60, 200, (64, 64, 3), dtype=np.uint8)
+            image *= not (dark and center == "b")
+            name = f"{center}{number}.png"
+            Image.fromarray(image).save(tmp_path / center / "images" / name)
+            Image.fromarray(image[..., 0] > 130).save(tmp_path / center / "labels" / name)
+    settings = ExperimentSettings(
+        data=DataSettings(root=tmp_path), imaging=ImagingSettings(tissue="bright")
+    )
+    world = open_world(settings, tmp_path / "out", 0)
+    if not dark:
+        require_patches(settings, world)
+        return
+    with pytest.raises(DataError, match=r"center 'b': none of its 1 cases .* imaging\.tissue=all"):
+        require_patches(settings, world)
